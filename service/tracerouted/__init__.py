@@ -1,0 +1,1 @@
+"""A traceroute daemon: traceroutes over HTTP, streamed hop by hop."""
