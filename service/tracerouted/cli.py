@@ -1,0 +1,222 @@
+"""The command line: `tracerouted serve`, `tracerouted healthcheck`.
+
+This is the only module that touches the process: arguments, environment, signals, exit status, the global reactor.
+A further command is a function with `@commands.command()`; whatever needs the reactor imports it inside the
+function, so that the other commands start quickly.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from attrs import define, field, fields
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .logs import start_logging
+from .settings import Address, SettingError, Settings, listed, option, unknown_variables
+
+HEALTHCHECK_TIMEOUT_S = 3.0
+STOP_GRACE_S = 5.0  # beyond `shutdown_s`, which is for the traces: what ending streams and processes may take
+
+MakeService = Callable[[Settings, Any], IService]
+
+_log = Logger()
+
+
+def setting_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator giving a command the options of these settings, or of all.
+
+    The command gets each as the texts written, or (): `load_settings` makes sense of them.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for attribute in reversed(fields(Settings)):
+            if not names or attribute.name in names:
+                command = click.option(
+                    option(attribute),
+                    attribute.name,
+                    metavar=attribute.metadata["metavar"],
+                    multiple=True,
+                    help=listed(attribute),
+                )(command)
+        return command
+
+    return decorate
+
+
+def load_settings(options: Mapping[str, tuple[str, ...]], environ: Mapping[str, str]) -> Settings:
+    """Settings from the options of a command and the environment. Raises `click.UsageError` with one line."""
+    for attribute in fields(Settings):
+        if len(options.get(attribute.name, ())) > 1 and not attribute.metadata["repeatable"]:
+            raise click.UsageError(f"{option(attribute)} is given more than once; write it once")
+    try:
+        return Settings.load({name: ",".join(texts) for name, texts in options.items() if texts}, environ)
+    except SettingError as wrong:
+        raise click.UsageError(str(wrong)) from None
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(package_name="tracerouted", message="tracerouted %(version)s")
+@click.pass_context
+def commands(context: click.Context) -> int:
+    """A traceroute daemon: traceroutes over HTTP, streamed hop by hop."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        return 2
+    return 0
+
+
+@commands.command()
+@setting_options()
+def serve(**options: tuple[str, ...]) -> int:
+    """Serve traceroutes over HTTP until SIGTERM or SIGINT.
+
+    Each option can also be set by the environment variable shown with it; the option wins.
+    """
+    settings = load_settings(options, os.environ)
+    start_logging(settings.log_level, sys.stderr)
+    for name, nearest in unknown_variables(os.environ):
+        if nearest:
+            _log.warn("{variable} is no setting; is {nearest} meant?", variable=name, nearest=nearest)
+        else:
+            _log.warn("{variable} is no setting", variable=name)
+
+    from .app import make_service
+
+    return run(settings, make_service)
+
+
+@commands.command()
+@setting_options("listen")
+def healthcheck(**options: tuple[str, ...]) -> int:
+    """Ask a running service on this host whether it is alive: exit status 0 if it is, 1 if not.
+
+    It asks the first address of --listen; give it the same options or environment as `serve`.
+    """
+    address = reachable(load_settings(options, os.environ).listen[0])
+    connection = http.client.HTTPConnection(*address, timeout=HEALTHCHECK_TIMEOUT_S)
+    try:
+        connection.request("GET", "/healthz", headers={"Connection": "close"})
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as wrong:
+        click.echo(f"http://{address}/healthz: {wrong or type(wrong).__name__}", err=True)
+        return 1
+    finally:
+        connection.close()
+    click.echo(f"http://{address}/healthz: {status}", err=status != 200)
+    return 0 if status == 200 else 1
+
+
+def reachable(address: Address) -> Address:
+    """Where to reach a service listening on `address` from its own host: a wildcard becomes loopback."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return Address(loopback.get(address.host, address.host), address.port)
+
+
+def use_monotonic_clock(reactor: Any) -> None:
+    """Make a reactor's timers immune to steps of the wall clock (twisted#2424). Call it before its first timer."""
+    reactor.seconds = time.monotonic
+
+
+def run(settings: Settings, make_service: MakeService) -> int:
+    """Run a service on the global reactor until it is told to stop; the exit status of the process.
+
+    0: stopped in order; 1: could not start, or was not done within `shutdown_s`.
+    """
+    from twisted.internet import reactor
+
+    use_monotonic_clock(reactor)
+    process = _Process(reactor, settings)
+    # As process 1 of a container, a signal without a handler would be lost: handlers come before all else. Twisted
+    # takes SIGTERM for itself when it starts, so they are set again once it has.
+    process.catch_signals()
+    reactor.callWhenRunning(process.catch_signals)
+    reactor.callWhenRunning(process.start, make_service)
+    reactor.run()
+    return process.status
+
+
+@define
+class _Process:
+    """One service's life in this process: start, drain once, exit status."""
+
+    reactor: Any
+    settings: Settings
+    status: int = 0
+    _service: Any = field(default=None, init=False)
+    _signalled: bool = field(default=False, init=False)
+
+    def catch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._signalled:
+            # The children see the end of their standard input and leave by themselves.
+            os._exit(128 + number)
+        self._signalled = True
+        self.reactor.callFromThread(self._drain, signal.Signals(number).name)
+
+    def start(self, make_service: MakeService) -> None:
+        try:
+            self._service = make_service(self.settings, self.reactor)
+            self._service.privilegedStartService()
+            self._service.startService()
+        except CannotListenError as wrong:
+            where = Address(str(wrong.interface or "0.0.0.0"), int(wrong.port))
+            reason = getattr(wrong.socketError, "strerror", None) or str(wrong.socketError)
+            _log.error(
+                "cannot listen on {address}: {reason}; choose another address with --listen",
+                address=str(where),
+                reason=reason,
+            )
+        except Exception:
+            _log.failure("cannot start")
+        else:
+            return
+        self.status = 1
+        self.reactor.stop()
+
+    def _drain(self, reason: str) -> None:
+        """Stop the service, then the reactor; the reactor in any case."""
+        if self.status:
+            return  # it never started
+        _log.info("stopping after {reason}", reason=reason)
+        limit = self.settings.shutdown_s + STOP_GRACE_S
+        stopping: Deferred[object] = maybeDeferred(self._service.stopService)
+        stopping.addTimeout(limit, self.reactor)
+        stopping.addErrback(self._not_drained)
+        stopping.addCallback(lambda _: self.reactor.stop())
+
+    def _not_drained(self, failure: Failure) -> None:
+        self.status = 1
+        if isinstance(failure.value, TimeoutError):
+            _log.error("not stopped within {seconds:g} s; leaving", seconds=self.settings.shutdown_s + STOP_GRACE_S)
+        else:
+            _log.failure("stopping failed", failure=failure)
+
+
+def main() -> None:
+    """The `tracerouted` program."""
+    try:
+        status = commands.main(prog_name="tracerouted", standalone_mode=False)
+    except click.ClickException as wrong:
+        click.echo(f"tracerouted: {wrong.format_message()}", err=True)
+        status = wrong.exit_code
+    except click.Abort:
+        status = 130
+    sys.exit(status)
