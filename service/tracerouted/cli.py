@@ -18,8 +18,9 @@ from typing import Any
 import click
 from attrs import define, field, fields
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -113,7 +114,8 @@ def healthcheck(**options: tuple[str, ...]) -> int:
         connection.request("GET", "/healthz", headers={"Connection": "close"})
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as wrong:
-        click.echo(f"http://{address}/healthz: {wrong or type(wrong).__name__}", err=True)
+        reason = " ".join(str(wrong).split()) or type(wrong).__name__
+        click.echo(f"http://{address}/healthz: {reason}", err=True)
         return 1
     finally:
         connection.close()
@@ -197,17 +199,25 @@ class _Process:
             return  # it never started
         _log.info("stopping after {reason}", reason=reason)
         limit = self.settings.shutdown_s + STOP_GRACE_S
+        # Cancelling the Deferred instead would not do: that of a MultiService then reports success.
+        late = self.reactor.callLater(limit, self._give_up, limit)
         stopping: Deferred[object] = maybeDeferred(self._service.stopService)
-        stopping.addTimeout(limit, self.reactor)
-        stopping.addErrback(self._not_drained)
-        stopping.addCallback(lambda _: self.reactor.stop())
+        stopping.addErrback(self._not_stopped)
+        stopping.addCallback(self._stopped, late)
 
-    def _not_drained(self, failure: Failure) -> None:
+    def _not_stopped(self, failure: Failure) -> None:
         self.status = 1
-        if isinstance(failure.value, TimeoutError):
-            _log.error("not stopped within {seconds:g} s; leaving", seconds=self.settings.shutdown_s + STOP_GRACE_S)
-        else:
-            _log.failure("stopping failed", failure=failure)
+        _log.failure("stopping failed", failure=failure)
+
+    def _stopped(self, _: object, late: IDelayedCall) -> None:
+        if late.active():
+            late.cancel()
+            self.reactor.stop()
+
+    def _give_up(self, limit: float) -> None:
+        self.status = 1
+        _log.error("not stopped within {limit:g} s; leaving", limit=limit)
+        self.reactor.stop()
 
 
 def main() -> None:

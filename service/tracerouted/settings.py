@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from attrs import Attribute, Factory, field, fields, frozen
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from .naming.policy import parse_networks
+from .naming.special import IPNetwork
 
 PREFIX = "TRACEROUTED_"
 
@@ -62,24 +63,21 @@ def _address(text: str, default_port: int | None) -> Address:
     return Address(str(number), port)
 
 
-def _addresses(example: str, default_port: int | None = None, least: int = 0) -> Callable[[str], tuple[Address, ...]]:
+def _addresses(
+    example: str, default_port: int | None = None, required: bool = False
+) -> Callable[[str], tuple[Address, ...]]:
     def parse(text: str) -> tuple[Address, ...]:
         try:
             found = tuple(_address(part, default_port) for part in _split(text))
         except ValueError:
-            raise ValueError(f"write addresses like {example}") from None
-        if len(found) < least or len(set(found)) < len(found):
-            raise ValueError(f"write at least {least} address(es), each once, like {example}")
+            found = ()
+        if len(set(found)) < len(found):
+            raise ValueError("write each address once")
+        if not found and (required or text):
+            raise ValueError(f"write addresses like {example}")
         return found
 
     return parse
-
-
-def _networks(text: str) -> tuple[Network, ...]:
-    try:
-        return tuple(ipaddress.ip_network(part) for part in _split(text))
-    except ValueError as wrong:
-        raise ValueError(f"{wrong}; write networks like 192.0.2.0/24,2001:db8::/32") from None
 
 
 def _count(low: int, high: int) -> Callable[[str], int]:
@@ -155,7 +153,7 @@ class Settings:
 
     listen: tuple[Address, ...] = _setting(
         "127.0.0.1:8080",
-        _addresses("127.0.0.1:8080 or [::1]:8080", least=1),
+        _addresses("127.0.0.1:8080 or [::1]:8080", required=True),
         "ADDRESS:PORT",
         "Addresses to serve HTTP on, separated by commas; IPv6 in brackets.",
         repeatable=True,
@@ -163,15 +161,19 @@ class Settings:
     mtr_packet: str = _setting(
         "mtr-packet", _program, "PATH", "The mtr-packet program: an absolute path, or a name to look up on PATH."
     )
-    allow_targets: tuple[Network, ...] = _setting(
+    allow_targets: tuple[IPNetwork, ...] = _setting(
         "",
-        _networks,
+        parse_networks,
         "NETWORK",
         "Networks (CIDR) that may be traced although they are not public.",
         repeatable=True,
     )
-    deny_targets: tuple[Network, ...] = _setting(
-        "", _networks, "NETWORK", "Networks (CIDR) that may never be traced; wins over all else.", repeatable=True
+    deny_targets: tuple[IPNetwork, ...] = _setting(
+        "",
+        parse_networks,
+        "NETWORK",
+        "Networks (CIDR) that may never be traced; wins over all.",
+        repeatable=True,
     )
     max_running: int = _setting("500", _count(1, 100_000), "TRACES", "Traces running at once.")
     max_queued: int = _setting("2000", _count(0, 1_000_000), "TRACES", "Traces waiting to run; more are refused.")
