@@ -229,9 +229,10 @@ class HopRateLimited(NamedTuple):
 
 
 class HopRetracted(NamedTuple):
-    """Nothing is at this TTL after all: the target, or the end of a loop, was found at a lower one."""
+    """A flow has nothing at this TTL after all: its end was found at a lower one."""
 
     ttl: int
+    flow: int
 
 
 class AddressDescribed(NamedTuple):

@@ -1,0 +1,308 @@
+"""The append-only journal of one trace: its one source of truth.
+
+Reading folds it, following replays it, so the two cannot disagree. Nothing is folded, built or encoded until somebody
+asks: a trace nobody watches costs one list append per fact. While it is followed, each event is built and encoded
+once, however many followers there are; a follower is only a place in that list, so a slow reader holds no memory of
+its own.
+
+A journal is terminal once its status is, and sealed once nothing can follow (reverse names may still arrive in
+between). Sealing packs the facts into one small byte string; whatever is asked later is folded from it again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from attrs import define, field
+
+from ..model import (
+    AddressDescribed,
+    Asn,
+    EndEvent,
+    Fact,
+    Family,
+    HopRateLimited,
+    HopRetracted,
+    MplsLabel,
+    Outcome,
+    ProbeSent,
+    ProbeSettled,
+    Status,
+    StatusChanged,
+    StopReason,
+    Target,
+    Trace,
+    TraceEvent,
+    TraceRequest,
+)
+from .fold import Fold
+
+Encoder = Callable[[TraceEvent], bytes]
+CallSoon = Callable[[Callable[[], None]], object]
+
+_KINDS: tuple[type[Any], ...] = (
+    ProbeSent,
+    ProbeSettled,
+    HopRateLimited,
+    HopRetracted,
+    AddressDescribed,
+    StatusChanged,
+)
+_CODES = {kind: code for code, kind in enumerate(_KINDS)}
+
+
+def pack(facts: list[Fact]) -> bytes:
+    """Facts as compact bytes. Of a judged probe only the judgement is kept."""
+    judged = {fact.number for fact in facts if isinstance(fact, ProbeSettled)}
+    rows = []
+    base = 0.0
+    for fact in facts:
+        if isinstance(fact, ProbeSent | ProbeSettled):
+            if isinstance(fact, ProbeSent) and fact.number in judged:
+                continue
+            base = base or fact.sent_at
+            fact = fact._replace(sent_at=round((fact.sent_at - base) * 1000))
+        elif isinstance(fact, StatusChanged) and fact.target is not None:
+            target = fact.target
+            row = (target.host, target.address, target.family, target.addresses)
+            rows.append((_CODES[StatusChanged], *fact._replace(target=row)))  # type: ignore[arg-type]
+            continue
+        rows.append((_CODES[type(fact)], *fact))
+    return zlib.compress(msgspec.msgpack.encode((base, rows)), 6)
+
+
+def unpack(packed: bytes) -> Iterator[Fact]:
+    """The facts that `pack` was given."""
+    base, rows = msgspec.msgpack.decode(zlib.decompress(packed))
+    for code, *row in rows:
+        kind = _KINDS[code]
+        if kind is ProbeSettled:
+            number, ttl, flow, sent_at, outcome, address, rtt_us, mpls, error = row
+            labels = tuple(MplsLabel(*label) for label in mpls)
+            yield ProbeSettled(
+                number, ttl, flow, round(base + sent_at / 1000, 3), Outcome(outcome), address, rtt_us, labels, error
+            )
+        elif kind is ProbeSent:
+            number, ttl, flow, sent_at = row
+            yield ProbeSent(number, ttl, flow, round(base + sent_at / 1000, 3))
+        elif kind is StatusChanged:
+            status, at, reason, target, source, error = row
+            if target is not None:
+                host, address, family, addresses = target
+                target = Target(host, address, Family(family), tuple(addresses))
+            yield StatusChanged(
+                Status(status), at, None if reason is None else StopReason(reason), target, source, error
+            )
+        elif kind is AddressDescribed:
+            ttl, address, hostname, asn = row
+            yield AddressDescribed(ttl, address, hostname, None if asn is None else Asn(*asn))
+        else:
+            yield kind(*row)
+
+
+@define(eq=False)
+class Journal:
+    """One trace's facts, and who follows them. `expires_at` (Unix seconds) is known from the sealing on."""
+
+    id: str
+    request: TraceRequest
+    _encode: Encoder
+    _call_soon: CallSoon
+    expires_at: float | None = None
+    sealed: bool = False
+    _facts: list[Fact] = field(init=False, factory=list)
+    _packed: bytes | None = field(init=False, default=None)
+    _fold: Fold | None = field(init=False, default=None)
+    _folded: int = field(init=False, default=0)
+    _status: Status = field(init=False, default=Status.QUEUED)
+    _revision: int = field(init=False, default=0)
+    _log: _EventLog | None = field(init=False, default=None)
+    _followers: set[JournalFollower] = field(init=False, factory=set)
+    _waking: bool = field(init=False, default=False)
+
+    @property
+    def revision(self) -> int:
+        """Counts everything that changed what is shown; the end event's revision once sealed."""
+        return self._revision
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    @property
+    def size(self) -> int:
+        """Bytes kept for a sealed trace, without the objects around them."""
+        return len(self._packed or b"")
+
+    def append(self, fact: Fact) -> None:
+        """One more fact. Nothing may be appended to a sealed journal."""
+        self._facts.append(fact)
+        if type(fact) is ProbeSent:
+            return
+        self._revision += 1
+        if type(fact) is StatusChanged:
+            self._status = fact.status
+        if self._followers:
+            self._wake()
+
+    def seal(self, expires_at: float) -> None:
+        """Nothing follows: the end event becomes available, and the facts are packed."""
+        self.sealed = True
+        self.expires_at = expires_at
+        self._revision += 1
+        if self._followers:
+            self.log()
+            self._wake()
+        self._packed = pack(self._facts)
+        self._facts = []
+        self._fold = None
+
+    def trace(self) -> Trace:
+        """The trace as it stands."""
+        if self._packed is not None:
+            fold = Fold(self.id, self.request)
+            for fact in unpack(self._packed):
+                fold.apply(fact)
+            fold.revision = self._revision
+            return fold.trace(self.expires_at)
+        if self._fold is None:
+            self._fold, self._folded = Fold(self.id, self.request), 0
+        facts = self._facts
+        # Probes sent since the last visible change are left for the next revision: one revision, one document.
+        last = len(facts)
+        while last and type(facts[last - 1]) is ProbeSent:
+            last -= 1
+        for fact in facts[self._folded : last]:
+            self._fold.apply(fact)
+        self._folded = last
+        return self._fold.trace(self.expires_at)
+
+    # --- following -------------------------------------------------------------------------------------------
+
+    def follow(self, notify: Callable[[], None], after: int) -> JournalFollower:
+        """A place in the events past revision `after`."""
+        follower = JournalFollower(self, notify, after)
+        self._followers.add(follower)
+        if self._revision > after:
+            self._wake()
+        return follower
+
+    def leave(self, follower: JournalFollower) -> None:
+        """Give up a place; the events go with the last follower."""
+        self._followers.discard(follower)
+        if not self._followers:
+            self._log = None
+
+    def log(self) -> _EventLog:
+        """The events so far, brought up to date."""
+        if self._log is None:
+            self._log = _EventLog(Fold(self.id, self.request), self._encode)
+        log = self._log
+        if not log.ended:
+            # Sealing brings a log up to date before it packs: a log begun later starts from the first fact.
+            for fact in self._facts[log.seen :] if self._packed is None else unpack(self._packed):
+                log.add(fact)
+            if self.sealed:
+                log.end(self._revision, self.expires_at)
+        return log
+
+    def _wake(self) -> None:
+        if not self._waking:
+            self._waking = True
+            self._call_soon(self._notify)
+
+    def _notify(self) -> None:
+        self._waking = False
+        for follower in list(self._followers):
+            follower.notify()
+
+
+@define(eq=False)
+class _EventLog:
+    """The events of a followed journal: built once, encoded once."""
+
+    fold: Fold
+    encode: Encoder
+    seen: int = 0
+    ended: bool = False
+    events: list[TraceEvent] = field(factory=list)
+    frames: list[bytes] = field(factory=list)
+    revisions: list[int] = field(factory=list)
+    #: total bytes of the frames up to and including each
+    offsets: list[int] = field(factory=list)
+
+    def add(self, fact: Fact) -> None:
+        self.seen += 1
+        self.fold.apply(fact)
+        if not isinstance(fact, ProbeSent):
+            self._push(self.fold.event(fact))
+
+    def end(self, revision: int, expires_at: float | None) -> None:
+        self.ended = True
+        self.fold.revision = revision
+        self._push(EndEvent(revision, self.fold.trace(expires_at)))
+
+    def _push(self, event: TraceEvent) -> None:
+        frame = self.encode(event)
+        self.events.append(event)
+        self.frames.append(frame)
+        self.revisions.append(event.revision)
+        self.offsets.append((self.offsets[-1] if self.offsets else 0) + len(frame))
+
+
+@define(eq=False)
+class JournalFollower:
+    """One reader's place: a `Follower`."""
+
+    _journal: Journal
+    notify: Callable[[], None]
+    _after: int
+    _begun: int = field(init=False)
+    _closed: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._begun = self._journal.revision
+
+    @property
+    def done(self) -> bool:
+        return self._journal.sealed and self._after >= self._journal.revision
+
+    @property
+    def bytes_behind(self) -> int:
+        if self._closed:
+            return 0
+        log = self._journal.log()
+        start = bisect_right(log.revisions, max(self._after, self._begun))
+        if start >= len(log.offsets):
+            return 0
+        return log.offsets[-1] - (log.offsets[start - 1] if start else 0)
+
+    def take(self) -> list[TraceEvent]:
+        if self._closed:
+            return []
+        log = self._journal.log()
+        events = log.events[bisect_right(log.revisions, self._after) :]
+        if events:
+            self._after = events[-1].revision
+        return events
+
+    def take_encoded(self, limit: int) -> bytes:
+        if self._closed:
+            return b""
+        log = self._journal.log()
+        start = bisect_right(log.revisions, self._after)
+        if start >= len(log.frames):
+            return b""
+        before = log.offsets[start - 1] if start else 0
+        end = max(start + 1, bisect_right(log.offsets, before + limit))
+        self._after = log.revisions[end - 1]
+        return log.frames[start] if end == start + 1 else b"".join(log.frames[start:end])
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._journal.leave(self)

@@ -1,0 +1,34 @@
+"""Token buckets: how fast, with how much at once. Pure: time is an argument."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+
+@define(eq=False)
+class TokenBucket:
+    """`rate` tokens a second, at most `burst` saved up. Times are monotonic seconds."""
+
+    rate: float
+    burst: float
+    _tokens: float = field(init=False)
+    _at: float | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._tokens = self.burst
+
+    def wait(self, now: float) -> float:
+        """Seconds until a token can be taken: 0 if one can be now."""
+        if self._at is not None and now > self._at:
+            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self.rate
+
+    def take(self) -> None:
+        """Take a token that `wait` said is there."""
+        self._tokens -= 1
+
+    def full(self, now: float) -> bool:
+        """Whether the bucket is as good as new: nobody needs to remember it."""
+        self.wait(now)
+        return self._tokens >= self.burst

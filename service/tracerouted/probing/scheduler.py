@@ -1,0 +1,383 @@
+"""Shares the probers between all running traces: fairly, within their budgets, without inventing loss.
+
+One lane per address family. A trace with something to send waits in its lane's queue and sends one probe per turn
+of that queue (deficit round-robin with a quantum of one probe), so a trace of a thousand probes cannot starve a trace
+of ten. A trace with nothing to send sleeps in one heap of wake-up times behind one timer. An answer touches its own
+trace only.
+
+Budgets of a lane:
+
+* slots: probes in flight, bounded by what mtr-packet takes; a silent probe holds its slot for whole seconds;
+* young probes: sent within the last 200 ms and unanswered, bounded by the replies its raw socket's buffer can hold,
+  because replies beyond that are dropped unseen and would look like loss;
+* the same two for protocols that cost a socket per probe (TCP, SCTP), much smaller.
+
+Across lanes: probes per second overall, and per target address. A prober that says it is exhausted shrinks its slots,
+and the probe goes out again: back-pressure is never loss.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
+
+from attrs import Factory, define, field, frozen
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from ..model import Family, Protocol, Reply, ReplyKind, RetryReason
+from .buckets import TokenBucket
+from .flow import InFlight
+from .prober import ProbeKind, Prober
+from .trace import NEVER, TraceMachine
+
+YOUNG_S = 0.2
+PROBES_PER_TURN = 8
+EXHAUSTED_PAUSE_S = 0.02
+SLOTS_REGAIN_S = 1.0
+LEAST_SLOTS = 16
+SOCKET_PROTOCOLS = (Protocol.TCP, Protocol.SCTP)
+
+
+@frozen(kw_only=True)
+class ProbeLimits:
+    """The budgets. Rates are probes per second; each burst is what may leave at once after a pause."""
+
+    probes_per_second: float = 2000
+    probes_burst: float = 200
+    target_probes_per_second: float = 200
+    target_probes_burst: float = 100
+    young: int = 240
+    socket_young: int = 32
+    socket_slots: int = 500
+
+
+@define(eq=False)
+class Run:
+    """A running trace's place in the scheduler. `ended` is called once, with the machine finished."""
+
+    machine: TraceMachine
+    lane: _Lane
+    prepared: object
+    target: str
+    bucket: TokenBucket
+    by_socket: bool
+    ended: Callable[[], None]
+    wake: float = NEVER
+    queued: bool = False
+    touched: bool = False
+
+
+@define(eq=False)
+class _Budget:
+    """Probes in flight of one kind, and how many of them are young."""
+
+    young_limit: int
+    slot_limit: int
+    in_flight: int = 0
+    young: int = 0
+
+    def room(self) -> bool:
+        return self.in_flight < self.slot_limit and self.young < self.young_limit
+
+
+@define(eq=False)
+class _Sent:
+    """What is handed to the prober with a probe, and comes back with its answer."""
+
+    run: Run
+    probe: InFlight
+    at: float
+    young: bool = True
+    answered: bool = False
+
+
+@define(eq=False)
+class _Lane:
+    """One address family: its prober, its queues of traces with something to send, its budgets."""
+
+    prober: Prober
+    all: _Budget
+    sockets: _Budget
+    queue: deque[Run] = Factory(deque)
+    socket_queue: deque[Run] = Factory(deque)
+    aging: deque[_Sent] = Factory(deque)
+    touched: list[Run] = Factory(list)
+    wanting_proof: set[Run] = Factory(set)
+    died: bool = False
+    sockets_turn: bool = False
+    proven: float = 0.0
+    paused_until: float = 0.0
+    regain_at: float = 0.0
+
+    def next_run(self) -> Run | None:
+        """Whose turn it is to send: the two kinds in turn, so that neither waits for the other's budget."""
+        if self.socket_queue and self.sockets.room() and (self.sockets_turn or not self.queue):
+            self.sockets_turn = False
+            return self.socket_queue.popleft()
+        self.sockets_turn = True
+        return self.queue.popleft() if self.queue else None
+
+    def grow_old(self, now: float) -> None:
+        """Probes leave the young ones after `YOUNG_S`."""
+        aging = self.aging
+        while aging and (aging[0].answered or aging[0].at + YOUNG_S <= now):
+            sent = aging.popleft()
+            if not sent.answered:
+                sent.young = False
+                self.all.young -= 1
+                if sent.run.by_socket:
+                    self.sockets.young -= 1
+
+    def regain(self, now: float) -> None:
+        """Slots lost to exhaustion come back, slowly."""
+        capabilities = self.prober.capabilities
+        most = capabilities.slots if capabilities else LEAST_SLOTS
+        if self.all.slot_limit > most:
+            self.all.slot_limit = most
+        elif self.all.slot_limit < most and now >= self.regain_at:
+            self.all.slot_limit = most if not self.regain_at else min(most, self.all.slot_limit * 2)
+            self.regain_at = now + SLOTS_REGAIN_S
+
+
+@define(eq=False)
+class Scheduler:
+    """Runs trace machines on probers. It is the probers' `Listener`."""
+
+    _clock: IReactorTime
+    _limits: ProbeLimits
+    _lanes: dict[Family, _Lane] = field(init=False, factory=dict)
+    _runs: set[Run] = field(init=False, factory=set)
+    _wakes: list[tuple[float, int, Run]] = field(init=False, factory=list)
+    _order: int = field(init=False, default=0)
+    _timer: IDelayedCall | None = field(init=False, default=None)
+    _timer_at: float = field(init=False, default=NEVER)
+    _everything: TokenBucket = field(init=False)
+    _targets: dict[str, tuple[TokenBucket, int]] = field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self._everything = TokenBucket(self._limits.probes_per_second, self._limits.probes_burst)
+
+    def add_prober(self, prober: Prober) -> None:
+        """Let traces of this prober's family run on it."""
+        limits = self._limits
+        self._lanes[prober.family] = _Lane(
+            prober, _Budget(limits.young, LEAST_SLOTS), _Budget(limits.socket_young, limits.socket_slots)
+        )
+
+    @property
+    def running(self) -> int:
+        """How many traces are running."""
+        return len(self._runs)
+
+    def in_flight(self) -> Mapping[Family, int]:
+        """Slots in use per family: probes whose answer the prober still owes."""
+        return {family: lane.all.in_flight for family, lane in self._lanes.items()}
+
+    def start(self, machine: TraceMachine, kind: ProbeKind, family: Family, ended: Callable[[], None]) -> Run:
+        """Run a machine until it is finished; `ended` is called then, never from inside this call."""
+        lane = self._lanes[family]
+        bucket, users = self._targets.get(kind.address, (None, 0))
+        if bucket is None:
+            bucket = TokenBucket(self._limits.target_probes_per_second, self._limits.target_probes_burst)
+        self._targets[kind.address] = (bucket, users + 1)
+        run = Run(
+            machine,
+            lane,
+            lane.prober.prepare(kind),
+            kind.address,
+            bucket,
+            kind.protocol in SOCKET_PROTOCOLS,
+            ended,
+        )
+        self._runs.add(run)
+        self._sleep(run, self._clock.seconds())
+        return run
+
+    def stop(self, run: Run) -> None:
+        """Forget a run whose machine was stopped from outside. Probes in flight keep their slots until answered."""
+        if run in self._runs:
+            self._forget(run)
+
+    def _forget(self, run: Run) -> None:
+        self._runs.discard(run)
+        run.wake = NEVER
+        run.lane.wanting_proof.discard(run)
+        bucket, users = self._targets[run.target]
+        if users > 1:
+            self._targets[run.target] = (bucket, users - 1)
+        else:
+            del self._targets[run.target]
+
+    # --- what probers say --------------------------------------------------------------------------------------
+
+    def on_reply(self, ticket: object, reply: Reply, sent_at: float, now: float) -> None:
+        """One probe's answer: free its place, tell its trace; what follows is done once per batch, in `on_turn`."""
+        assert isinstance(ticket, _Sent)
+        sent = ticket
+        run, lane = sent.run, sent.run.lane
+        sent.answered = True
+        lane.all.in_flight -= 1
+        lane.all.young -= sent.young
+        if run.by_socket:
+            lane.sockets.in_flight -= 1
+            lane.sockets.young -= sent.young
+        if reply.kind is ReplyKind.RETRY and reply.error in (RetryReason.EXHAUSTED, RetryReason.NO_DESCRIPTORS):
+            lane.all.slot_limit = max(LEAST_SLOTS, min(lane.all.slot_limit - 1, lane.all.in_flight))
+            lane.paused_until = now + EXHAUSTED_PAUSE_S
+            lane.regain_at = now + SLOTS_REGAIN_S
+        elif reply.kind is ReplyKind.RETRY and reply.error == RetryReason.DIED:
+            lane.died = True
+        run.machine.on_reply(sent.probe, reply, now)
+        if not run.touched:
+            run.touched = True
+            lane.touched.append(run)
+
+    def on_turn(self, prober: Prober) -> None:
+        """A batch of answers is in, or the prober's state changed: let the traces concerned go on, and send."""
+        lane = self._lanes[prober.family]
+        now = self._clock.seconds()
+        touched, lane.touched = lane.touched, []
+        for run in touched:
+            run.touched = False
+            self._settle(run, now)
+        if lane.died and prober.capabilities is not None:
+            lane.died = False
+            if lane.wanting_proof:
+                prober.confirm()  # the proof asked for died with the process
+        self._pump(lane, now)
+        self._arm(now)
+
+    def on_alive(self, prober: Prober, asked_at: float) -> None:
+        """Silence up to `asked_at` is real: traces that waited to be sure may judge it."""
+        lane = self._lanes[prober.family]
+        lane.proven = max(lane.proven, asked_at)
+        now = self._clock.seconds()
+        wanting, lane.wanting_proof = lane.wanting_proof, set()
+        for run in wanting:
+            self._settle(run, now)
+        self._pump(lane, now)
+        self._arm(now)
+
+    # --- traces waking and sleeping ------------------------------------------------------------------------------
+
+    def _settle(self, run: Run, now: float) -> None:
+        """Let a trace take note of the time, then queue it, put it to sleep or end it."""
+        if run not in self._runs:
+            return
+        machine = run.machine
+        machine.advance(now, run.lane.proven)
+        if machine.finished:
+            self._forget(run)
+            run.ended()
+            return
+        if machine.wants_proof and run not in run.lane.wanting_proof:
+            run.lane.wanting_proof.add(run)
+            run.lane.prober.confirm()
+        self._sleep(run, now)
+
+    def _sleep(self, run: Run, now: float) -> None:
+        if run.queued:
+            return
+        wake = run.machine.wake_at()
+        if wake != run.wake:
+            run.wake = wake
+            self._order += 1
+            heappush(self._wakes, (wake, self._order, run))
+            if wake < self._timer_at:
+                self._arm(now)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at = NEVER
+        now = self._clock.seconds()
+        wakes = self._wakes
+        while wakes and wakes[0][0] <= now:
+            wake, _, run = heappop(wakes)
+            if run.wake != wake or run not in self._runs:
+                continue
+            run.wake = NEVER
+            run.machine.advance(now, run.lane.proven)
+            if run.machine.finished or run.machine.wants_proof:
+                self._settle(run, now)
+            if not run.machine.finished and not run.queued:
+                run.queued = True
+                (run.lane.socket_queue if run.by_socket else run.lane.queue).append(run)
+        for lane in self._lanes.values():
+            self._pump(lane, now)
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        """Set the one timer to the next time anything is to be done."""
+        at = NEVER
+        wakes = self._wakes
+        while wakes and wakes[0][2].wake != wakes[0][0]:
+            heappop(wakes)
+        if wakes:
+            at = wakes[0][0]
+        for lane in self._lanes.values():
+            at = min(at, self._sends_at(lane, now))
+        if at >= self._timer_at and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = at
+        if at != NEVER:
+            self._timer = self._clock.callLater(max(0.0, at - now), self._on_timer)
+
+    # --- sending -------------------------------------------------------------------------------------------------
+
+    def _sends_at(self, lane: _Lane, now: float) -> float:
+        """When a lane with queued traces may send again; NEVER where only an answer can free it."""
+        if not (lane.queue or lane.socket_queue) or lane.prober.capabilities is None:
+            return NEVER
+        at = max(now, lane.paused_until, now + self._everything.wait(now))
+        if lane.all.in_flight >= lane.all.slot_limit:
+            return lane.regain_at if lane.regain_at > now else NEVER
+        starved = not lane.queue and lane.sockets.in_flight >= lane.sockets.slot_limit
+        if starved:
+            return NEVER
+        crowded = lane.all.young >= lane.all.young_limit or (
+            not lane.queue and lane.sockets.young >= lane.sockets.young_limit
+        )
+        if crowded and lane.aging:
+            at = max(at, lane.aging[0].at + YOUNG_S)
+        return at
+
+    def _pump(self, lane: _Lane, now: float) -> None:
+        """Send what the budgets allow, at most one write's worth of probes in a reactor turn."""
+        if lane.prober.capabilities is None or now < lane.paused_until:
+            return
+        lane.grow_old(now)
+        lane.regain(now)
+        allowed = PROBES_PER_TURN
+        while allowed and lane.all.room() and self._everything.wait(now) == 0:
+            run = lane.next_run()
+            if run is None:
+                break
+            run.queued = False
+            if run in self._runs and self._send_one(run, lane, now):
+                allowed -= 1
+
+    def _send_one(self, run: Run, lane: _Lane, now: float) -> bool:
+        wait = run.bucket.wait(now)
+        if wait:
+            run.wake = now + wait
+            self._order += 1
+            heappush(self._wakes, (run.wake, self._order, run))
+            return False
+        probe = run.machine.next_probe(now)
+        if probe is not None:
+            self._everything.take()
+            run.bucket.take()
+            sent = _Sent(run, probe, now)
+            lane.aging.append(sent)
+            lane.all.in_flight += 1
+            lane.all.young += 1
+            if run.by_socket:
+                lane.sockets.in_flight += 1
+                lane.sockets.young += 1
+            lane.prober.send(run.prepared, probe.ttl, probe.flow.source_port, sent)
+        self._sleep(run, now)
+        return probe is not None
