@@ -1,0 +1,43 @@
+# Everything a newcomer, a developer or a build machine calls. `make` alone says what there is.
+
+BIN = .venv/bin
+SOURCES = service tests $(wildcard bench)
+
+.PHONY: help setup run test lint format image-test clean
+
+help:
+	@echo "make setup       .venv with the package, and mtr-packet, where they are missing"
+	@echo "make run         set up and serve on http://127.0.0.1:8080"
+	@echo "make test        set up, lint, check types, run the tests"
+	@echo "make lint        ruff and mypy alone"
+	@echo "make format      let ruff rewrite what it can"
+	@echo "make image-test  build the container image and try it (as root; Debian)"
+	@echo "make clean       remove .venv and everything built"
+
+setup:
+	@scripts/setup run
+
+run: setup
+	@exec $(BIN)/tracerouted serve
+
+test:
+	@scripts/setup test
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+image-test:
+	@scripts/setup image
+	deploy/image-test
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find service tests -name __pycache__ -type d -prune -exec rm -rf {} +
