@@ -1,0 +1,21 @@
+"""Everything that knows mtr-packet exists: its line protocol, its processes, and how they are kept alive."""
+
+from .binary import find_binary
+from .codec import Decoder, Feature, Prepared, RawReply, Word, prepare
+from .process import Limits, MtrProcess
+from .supervisor import Pace, Supervisor, limit_descriptors
+
+__all__ = [
+    "Decoder",
+    "Feature",
+    "Limits",
+    "MtrProcess",
+    "Pace",
+    "Prepared",
+    "RawReply",
+    "Supervisor",
+    "Word",
+    "find_binary",
+    "limit_descriptors",
+    "prepare",
+]

@@ -1,0 +1,359 @@
+"""One address family's prober, kept alive over a succession of mtr-packet processes.
+
+A process is of use only after a self-test has shown that it can trace (see `selftest`); the test is repeated every
+`Pace.retest_s`. Its successor is spawned only when it is dead and reaped, because two processes receive each other's
+replies. After a death the next is spawned at once if the dead one had proved itself; each further one that dies
+before it has waits longer (`Pace.backoff_s`). `Pace.breaker_deaths` deaths within `Pace.breaker_window_s` open the
+breaker: from then on a spawn is tried no sooner than `Pace.breaker_s` after a death; one good self-test closes it.
+A process that lives but fails its test is ended, and tried again after `Pace.failed_test_s`.
+
+    stopped --start--> waiting --spawn--> testing --good--> ready
+                          ^                  |                |
+                          +---- ended -------+---- ended -----+
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+
+from ..model import Capabilities, Family, Reply, ReplyKind, RetryReason
+from .binary import find_binary
+from .codec import Prepared, prepare
+from .process import Limits, MtrProcess, Timers
+from .selftest import SelfTest
+
+if TYPE_CHECKING:
+    from ..probing.prober import Listener, ProbeKind
+
+#: mtr-packet keeps its sockets in an fd_set of 1024 and aborts beyond it.
+MOST_DESCRIPTORS = 1024
+
+
+#: What is counted: spawns after the first; probes handed back because their process died; replies of the other
+#: family; lines nobody understands; lines too long to be kept; RTTs and timeouts withheld because the wall clock
+#: stepped; replies to no probe in flight; processes killed because they hung; self-tests that ended badly.
+COUNTERS = (
+    "restarts",
+    "died",
+    "stolen",
+    "unknown_words",
+    "oversized_lines",
+    "clock_anomalies",
+    "unmatched",
+    "watchdog_kills",
+    "failed_tests",
+)
+_STOPPING = "it was told to stop"
+
+
+class ProcessTimers(Timers, Protocol):
+    """The parts of `IReactorTime` and `IReactorProcess` needed here."""
+
+    def spawnProcess(
+        self,
+        processProtocol: ProcessProtocol,
+        executable: str,
+        args: list[str],
+        env: dict[str, str],
+        path: str | None,
+    ) -> Any: ...
+
+
+def limit_descriptors(pid: int) -> None:
+    """Hold a process to `MOST_DESCRIPTORS`, soft and hard; less if it is already held to less."""
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MOST_DESCRIPTORS, hard)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+
+
+@frozen(kw_only=True)
+class Pace:
+    """When to test and when to spawn again; seconds."""
+
+    backoff_s: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+    breaker_deaths: int = 5
+    breaker_window_s: float = 30.0
+    breaker_s: float = 0.8
+    failed_test_s: float = 15.0
+    retest_s: float = 60.0
+    kill_s: float = 1.0  # patience with SIGTERM when stopping
+
+
+class Supervisor:
+    """A `Prober`. `listener` may be set after construction; `counters` only ever grow.
+
+    `path` None: mtr-packet is looked for at each spawn, so it may be installed later. `reactor.seconds` must be
+    monotonic; `wall_clock` is the clock mtr-packet measures with, watched for steps.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        family: Family,
+        reactor: ProcessTimers,
+        *,
+        path: str | None = None,
+        listener: Listener | None = None,
+        limits: Limits | None = None,
+        pace: Pace | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        limit_descriptors: Callable[[int], None] = limit_descriptors,
+        find_binary: Callable[[str | None], str] = find_binary,
+    ) -> None:
+        self.family = family
+        self.listener = listener
+        self.counters = Counter(dict.fromkeys(COUNTERS, 0))
+        self._reactor = reactor
+        self._path = path
+        self._limits = limits or Limits()
+        self._pace = pace or Pace()
+        self._wall_clock = wall_clock
+        self._limit_descriptors = limit_descriptors
+        self._find_binary = find_binary
+        self._process: MtrProcess | None = None  # spawned and not yet reaped
+        self._capabilities: Capabilities | None = None  # not None: ready
+        self._reason: str | None = "it isn't started"
+        self._known: Capabilities | None = None  # as last found
+        self._spawned = False
+        self._failures = 0  # processes since the last good self-test
+        self._failed_test = False
+        self._deaths: deque[float] = deque()
+        self._breaker_open = False
+        self._call: IDelayedCall | None = None  # the next spawn or the next test
+        self._undelivered: list[tuple[object, float]] = []  # tickets sent while not ready
+        self._started: Deferred[None] | None = None
+        self._stopping: list[Deferred[None]] = []
+
+    # --- Prober --------------------------------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """See `Prober.capabilities`."""
+        return self._capabilities
+
+    @property
+    def unready_reason(self) -> str | None:
+        """See `Prober.unready_reason`."""
+        return self._reason
+
+    @property
+    def breaker_open(self) -> bool:
+        """Whether too many deaths have slowed respawning down."""
+        return self._breaker_open
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the present mtr-packet."""
+        return self._process.pid if self._process is not None else None
+
+    def prepare(self, kind: ProbeKind) -> Prepared:
+        """See `Prober.prepare`. Raises ValueError for what cannot or must not be sent, or the other family."""
+        prepared = prepare(
+            protocol=kind.protocol,
+            address=kind.address,
+            source_address=kind.source_address,
+            port=kind.port,
+            size=kind.size,
+            tos=kind.tos,
+            timeout_s=kind.timeout_s,
+        )
+        if prepared.family is not self.family:
+            raise ValueError(f"{kind.address} isn't {self.family}")
+        return prepared
+
+    def send(self, prepared: Any, ttl: int, source_port: int | None, ticket: object) -> None:
+        """See `Prober.send`. While not ready the ticket comes back as RETRY/DIED in a later turn."""
+        if self._capabilities is not None and self._process is not None:
+            self._process.send(prepared, ttl, source_port, ticket)
+            return
+        if not self._undelivered:
+            self._reactor.callLater(0, self._hand_back)
+        self._undelivered.append((ticket, self._reactor.seconds()))
+
+    def confirm(self) -> None:
+        """See `Prober.confirm`."""
+        if self._process is not None:
+            self._process.confirm()
+
+    def _hand_back(self) -> None:
+        tickets, self._undelivered = self._undelivered, []
+        self.counters["died"] += len(tickets)
+        now = self._reactor.seconds()
+        reply = Reply(ReplyKind.RETRY, error=RetryReason.DIED)
+        for ticket, sent_at in tickets:
+            if self.listener is not None:
+                try:
+                    self.listener.on_reply(ticket, reply, sent_at, now)
+                except Exception:
+                    self.log.failure("a listener failed on a reply")
+        self._turn()
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> Deferred[None]:
+        """Begin. Fires when the first self-test has ended, well or not; ask `unready_reason`."""
+        self._started = Deferred()
+        started = self._started
+        self._unready("its first self-test is under way")
+        self._spawn()
+        return started
+
+    def stop(self) -> Deferred[None]:
+        """End for good. Fires when no child is left; probes in flight come back as RETRY/DIED."""
+        stopped: Deferred[None] = Deferred()
+        self._stopping.append(stopped)
+        if len(self._stopping) == 1:
+            self._cancel()
+            self._unready(_STOPPING)
+            self._first_test_over()
+            if self._process is not None:
+                self._process.end(_STOPPING, "TERM")
+                self._call = self._reactor.callLater(self._pace.kill_s, self._process.end, _STOPPING)
+        if self._process is None:
+            stopped.callback(None)
+        return stopped
+
+    def _spawn(self) -> None:
+        self._call = None
+        self.counters["restarts"] += self._spawned
+        self._spawned = True
+        self._failed_test = False
+        process = MtrProcess(self, self._reactor, self._wall_clock, self._limits)
+        self._process = process
+        try:
+            path = self._find_binary(self._path)
+            self._reactor.spawnProcess(process, path, [path], {"LC_ALL": "C"}, None)
+        except (FileNotFoundError, PermissionError) as error:
+            self._failed_test = True
+            self._unready(f"mtr-packet cannot be started: {error}")
+            self.process_ended(process, str(error))
+        except OSError as error:
+            self.process_ended(process, f"mtr-packet cannot be started: {error}")
+
+    def process_started(self, process: MtrProcess) -> None:
+        """A child exists: limit it before it gets any work, then test it."""
+        try:
+            self._limit_descriptors(process.pid)
+        except OSError as error:
+            self.log.warn(
+                "{family}: mtr-packet's descriptors cannot be limited: {error}", family=self.family, error=str(error)
+            )
+        self._test(process)
+
+    def _test(self, process: MtrProcess) -> None:
+        def done(capabilities: Capabilities | None, reason: str | None) -> None:
+            if process is self._process and not self._stopping:
+                self._tested(process, capabilities, reason)
+
+        SelfTest(process, self.family, self._known, done).start()
+
+    def _tested(self, process: MtrProcess, capabilities: Capabilities | None, reason: str | None) -> None:
+        if capabilities is None:
+            self.counters["failed_tests"] += 1
+            self._failed_test = True
+            self._unready(reason or "its self-test failed")
+            process.end(self._reason or "")
+        else:
+            self._failures = 0
+            if self._breaker_open:
+                self._breaker_open = False
+                self._deaths.clear()
+            self._known = capabilities
+            self._ready(capabilities)
+            self._call = self._reactor.callLater(self._pace.retest_s, self._retest)
+        self._first_test_over()
+
+    def _retest(self) -> None:
+        self._call = None
+        if self._process is not None:
+            self._test(self._process)
+
+    def process_ended(self, process: MtrProcess, reason: str) -> None:
+        """The child is gone; see about the next."""
+        self._process = None
+        self._cancel()
+        if self._stopping:
+            for stopped in self._stopping:
+                stopped.callback(None)
+            return
+        now = self._reactor.seconds()
+        delay = self._pace.failed_test_s
+        if not self._failed_test:
+            delay = self._after_death(now, reason)
+        self.log.info(
+            "{family}: mtr-packet ended ({reason}); next start in {delay} s",
+            family=self.family,
+            reason=reason,
+            delay=delay,
+        )
+        self._call = self._reactor.callLater(delay, self._spawn)
+        self._first_test_over()
+
+    def _after_death(self, now: float, reason: str) -> float:
+        """Count a death; how long to wait before the next spawn."""
+        pace = self._pace
+        delay = pace.backoff_s[min(self._failures, len(pace.backoff_s) - 1)]
+        self._failures += 1
+        self._deaths.append(now)
+        while self._deaths[0] < now - pace.breaker_window_s:
+            self._deaths.popleft()
+        if len(self._deaths) >= pace.breaker_deaths:
+            self._breaker_open = True
+        if self._breaker_open:
+            delay = max(delay, pace.breaker_s)
+            reason = f"mtr-packet died {len(self._deaths)} times in {pace.breaker_window_s:g} s; lastly {reason}"
+        self._unready(reason)
+        return delay
+
+    # --- what others see -----------------------------------------------------------------------------------------
+
+    def _ready(self, capabilities: Capabilities) -> None:
+        was, self._capabilities = self._capabilities, capabilities
+        self._reason = None
+        if was is None:
+            self.log.info(
+                "{family}: ready to trace with mtr-packet {version}",
+                family=self.family,
+                version=capabilities.version,
+                protocols=sorted(capabilities.protocols),
+                constant_flow_udp=capabilities.constant_flow_udp,
+                pid=self.pid,
+            )
+        if was != capabilities:
+            self._turn()
+
+    def _unready(self, reason: str) -> None:
+        was_ready, self._capabilities = self._capabilities is not None, None
+        if reason != self._reason:
+            self.log.warn("{family}: cannot trace: {reason}", family=self.family, reason=reason)
+        self._reason = reason
+        if was_ready:
+            self._turn()
+
+    def _turn(self) -> None:
+        if self.listener is not None:
+            try:
+                self.listener.on_turn(self)
+            except Exception:
+                self.log.failure("a listener failed on a turn")
+
+    def _first_test_over(self) -> None:
+        started, self._started = self._started, None
+        if started is not None:
+            started.callback(None)
+
+    def _cancel(self) -> None:
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
