@@ -1,0 +1,39 @@
+"""Every test runs in a network namespace of its own, cut off from any real network; `netsim` labs live in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from netsim import Lab, NamespaceUnavailable, namespace
+
+try:
+    # At import: before any thread exists that would stay behind in the real network.
+    namespace.isolate()
+    NO_NAMESPACE = ""
+except NamespaceUnavailable as problem:
+    NO_NAMESPACE = str(problem)
+
+
+@pytest.fixture(scope="session")
+def internet() -> Iterator[Lab]:
+    """The simulated internet with all bundled scenarios, shared by the whole session; see `lab`."""
+    if NO_NAMESPACE:
+        pytest.skip(f"no simulated internet: {NO_NAMESPACE}")
+    if shutil.which("mtr-packet") is None:
+        pytest.skip("no simulated internet: mtr-packet is not installed")
+    try:
+        lab = Lab.start()
+    except NamespaceUnavailable as problem:
+        pytest.skip(f"no simulated internet: {problem}")
+    with lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(internet: Lab) -> Lab:
+    """The simulated internet with counters at zero and all loss patterns, rate limits and phases at their start."""
+    internet.resume()
+    internet.reset()
+    return internet
