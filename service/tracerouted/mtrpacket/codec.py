@@ -22,7 +22,7 @@ A word nobody knows becomes `Word.UNKNOWN` with the printable part of its text k
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -122,7 +122,7 @@ class Feature(Enum):
 # --- replies -------------------------------------------------------------------------------------------------
 
 
-class Word(Enum):
+class Word(StrEnum):
     """What a reply says, before it is known what its command was."""
 
     REPLY = "reply"
@@ -177,7 +177,6 @@ _BARE = {
     b"command-parse-error": Word.REFUSED,
     b"command-buffer-overflow": Word.REFUSED,
 }
-_FAMILIES = {b"ip-4": Family.IPV4, b"ip-6": Family.IPV6}
 _new = tuple.__new__
 
 
@@ -188,7 +187,11 @@ class Decoder:
         self.oversized = 0
         self._partial = b""
         self._skipping = False  # inside an oversized line, until its LF
-        self._addresses: dict[bytes, str | None] = {}  # as printed -> canonical; None: impossible
+        # Per family: addresses as printed -> canonical; None: no router can have it.
+        self._addresses: dict[bytes, tuple[Family, dict[bytes, str | None]]] = {
+            b"ip-4": (Family.IPV4, {}),
+            b"ip-6": (Family.IPV6, {}),
+        }
 
     def feed(self, data: bytes) -> list[RawReply]:
         """The replies completed by `data`, in order. Whatever the bytes, it raises nothing."""
@@ -207,56 +210,51 @@ class Decoder:
                 self.oversized += 1
                 continue
             words = line.split()
-            if words:
-                replies.append(self._reply(line, words))
+            if len(words) < 2:
+                if words:
+                    replies.append(RawReply(0, Word.UNKNOWN, text=_printable(line)))
+            elif not words[0].isdigit() or len(words[0]) > 10:
+                replies.append(RawReply(0, Word.UNKNOWN, text=_printable(line)))
+            elif len(words) > 2 and words[1] in _ADDRESSED and words[2] in self._addresses:
+                replies.append(self._addressed(line, words))
+            else:
+                replies.append(_bare(line, words))
         return replies
 
-    def _reply(self, line: bytes, words: list[bytes]) -> RawReply:
-        token = words[0]
-        if not token.isdigit() or len(token) > 10 or len(words) < 2:
-            return RawReply(0, Word.UNKNOWN, text=_printable(line))
-        if len(words) > 2:
-            word = _ADDRESSED.get(words[1])
-            family = _FAMILIES.get(words[2])
-            if word is not None and family is not None:
-                return self._addressed(line, words, word, family)
-        return _bare(line, words)
-
-    def _addressed(self, line: bytes, words: list[bytes], word: Word, family: Family) -> RawReply:
-        token = int(words[0])
+    def _addressed(self, line: bytes, words: list[bytes]) -> RawReply:
+        family, addresses = self._addresses[words[2]]
         mpls: tuple[MplsLabel, ...] = ()
         try:
-            if words[4] != b"round-trip-time" or len(words[5]) > 11:
+            text, rtt = words[3], words[5]
+            if words[4] != b"round-trip-time" or len(rtt) > 11:
                 raise ValueError("no RTT")
-            rtt = words[5]
-            rtt_us = int(rtt) if rtt.isdigit() else -_digits(rtt[1:]) if rtt[:1] == b"-" else _digits(rtt)
+            rtt_us = int(rtt) if rtt.isdigit() else _negative(rtt)
             if len(words) > 6:
                 if len(words) != 8 or words[6] != b"mpls":
                     raise ValueError("unknown arguments")
                 mpls = _labels(words[7])
-            key = words[2] + words[3]
-            try:
-                address = self._addresses[key]
-            except KeyError:
-                address = self._new_address(key, family, words[3])
+            if text not in addresses:
+                if len(addresses) >= _KEPT_ADDRESSES:
+                    addresses.clear()
+                addresses[text] = _canonical(family, text)
+            address = addresses[text]
         except (ValueError, IndexError):
-            return RawReply(token, Word.UNKNOWN, text=_printable(line))
+            return RawReply(int(words[0]), Word.UNKNOWN, text=_printable(line))
         if address is None:
-            return RawReply(token, Word.IMPOSSIBLE, family, text=_printable(line))
-        return _new(RawReply, (token, word, family, address, rtt_us, mpls, 0, ""))
+            return RawReply(int(words[0]), Word.IMPOSSIBLE, family, text=_printable(line))
+        return _new(RawReply, (int(words[0]), _ADDRESSED[words[1]], family, address, rtt_us, mpls, 0, ""))
 
-    def _new_address(self, key: bytes, family: Family, text: bytes) -> str | None:
-        parse = IPv4Address if family is Family.IPV4 else IPv6Address
-        parsed = parse(text.decode("ascii"))
-        impossible = (
-            parsed.is_unspecified
-            or parsed.is_multicast
-            or parsed == IPv4Address("255.255.255.255")
-            or getattr(parsed, "scope_id", None) is not None
-        )
-        if len(self._addresses) >= _KEPT_ADDRESSES:
-            self._addresses.clear()
-        return self._addresses.setdefault(key, None if impossible else str(parsed))
+
+def _canonical(family: Family, text: bytes) -> str | None:
+    """The address as Python writes it; None if no router can have it. ValueError: no address at all."""
+    parsed = (IPv4Address if family is Family.IPV4 else IPv6Address)(text.decode("ascii"))
+    impossible = (
+        parsed.is_unspecified
+        or parsed.is_multicast
+        or parsed == IPv4Address("255.255.255.255")
+        or getattr(parsed, "scope_id", None) is not None
+    )
+    return None if impossible else str(parsed)
 
 
 def _bare(line: bytes, words: list[bytes]) -> RawReply:
@@ -276,6 +274,12 @@ def _digits(word: bytes) -> int:
     if not word.isdigit():
         raise ValueError("not a number")
     return int(word)
+
+
+def _negative(word: bytes) -> int:
+    if word[:1] != b"-":
+        raise ValueError("not a number")
+    return -_digits(word[1:])
 
 
 def _labels(word: bytes) -> tuple[MplsLabel, ...]:
