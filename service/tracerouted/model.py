@@ -119,7 +119,7 @@ def _ranged(default: int | None, least: int, most: int) -> Any:
 class TraceRequest:
     """What somebody wants traced; construction raises `InvalidRequest` naming every field outside its limits.
 
-    `family` None means any. `port` and `source_port` None mean the default of the protocol (see `filled`).
+    `family` None means any. `port` and `source_port` None mean the default of the protocol (see `filled_port`).
     Durations are milliseconds, `size` is bytes with all headers.
     """
 
@@ -140,6 +140,11 @@ class TraceRequest:
     tos: int = _ranged(0, 0, 255)
     resolve_names: bool = True
     lookup_asn: bool = False
+
+    @property
+    def filled_port(self) -> int | None:
+        """The destination port, the protocol's default where none was asked for; None with icmp."""
+        return self.port or DEFAULT_PORTS.get(self.protocol)
 
     def __attrs_post_init__(self) -> None:
         problems = tuple(self._problems())

@@ -30,7 +30,10 @@ class Cell:
 
 @define(eq=False)
 class InFlight:
-    """A probe on its way; `wall_sent_at` is Unix seconds, rounded to what is shown. `cell` is None for the scout. `judged`: already called lost; an answer restores it."""
+    """A probe on its way. `cell` is None for the scout. `judged`: already called lost; an answer restores it.
+
+    `sent_at` is monotonic, `wall_sent_at` Unix seconds, rounded to what is shown.
+    """
 
     number: int
     ttl: int

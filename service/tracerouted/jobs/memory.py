@@ -1,0 +1,588 @@
+"""The in-memory `Engine`: accepts requests, runs them on the scheduler, keeps what became of them for a while.
+
+A job goes one way: accepted, resolved, waiting for admission, running, terminal, sealed, forgotten. It becomes
+terminal exactly once, in `_end`, whatever ends it. Every table is bounded by a limit with a name; what is kept leaves
+by age, count or bytes, oldest first.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address
+from math import ceil
+from zlib import crc32
+
+from attrs import Factory, define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..model import (
+    LEAST_SIZE,
+    AddressDescribed,
+    Fact,
+    Family,
+    InvalidRequest,
+    ProbeSettled,
+    Problem,
+    Protocol,
+    Status,
+    StatusChanged,
+    StopReason,
+    Target,
+    Trace,
+    TraceEvent,
+    TraceRequest,
+)
+from ..naming.cache import TtlCache
+from ..naming.describer import Describer, Description
+from ..naming.errors import LookUpFailed
+from ..naming.hostname import parse_target
+from ..naming.policy import TargetPolicy, prefix_of
+from ..probing.prober import ProbeKind, Prober
+from ..probing.scheduler import SOCKET_PROTOCOLS, Run, Scheduler
+from ..probing.trace import TraceMachine
+from .admission import Admission
+from .engine import Busy, NotReady, Page, Readiness, TargetNotAllowed, UnknownTrace, Unsupported
+from .journal import Journal, JournalFollower
+
+IPAddress = IPv4Address | IPv6Address
+Resolve = Callable[[str, Family | None], "Deferred[tuple[IPAddress, ...]]"]
+
+#: A terminal trace waits at most this long for reverse names still being looked up before it is sealed.
+DESCRIPTION_GRACE_S = 2.0
+LENGTHS_KEPT = 4096
+LENGTH_TTL_S = 600.0
+NOT_READY_RETRY_S = 5
+#: What a kept trace weighs beside its packed facts (job, journal and request objects, table entries).
+KEPT_OVERHEAD_BYTES = 1000
+_LEAST_SOURCE_PORT, _MOST_SOURCE_PORT = 10_000, 32_767
+
+
+@frozen(kw_only=True)
+class EngineLimits:
+    """The bounds of the engine; each is the setting of its name, TRACEROUTED_<NAME>."""
+
+    max_running: int = 500
+    max_queued: int = 2000
+    max_kept: int = 10_000
+    max_kept_bytes: int = 64 * 2**20
+    retention_s: float = 3600.0
+    traces_per_prefix: int = 8
+    show_source_address: bool = True
+
+
+@define(eq=False)
+class _Job:
+    """One trace on its way through the engine. `deadline` and `started` are monotonic seconds."""
+
+    sequence: int
+    owner: str | None
+    journal: Journal
+    deadline: float
+    host: str
+    started: float = 0.0
+    target: Target | None = None
+    source_address: str = ""
+    prefix: str | None = None
+    machine: TraceMachine | None = None
+    run: Run | None = None
+    timer: IDelayedCall | None = None
+    resolving: Deferred[None] | None = None
+    looking_up: set[Deferred[None]] = Factory(set)
+    described: set[tuple[int, str]] = Factory(set)
+    waiters: list[Deferred[None]] = Factory(list)
+
+    @property
+    def request(self) -> TraceRequest:
+        return self.journal.request
+
+
+@define(eq=False)
+class MemoryEngine:
+    """See `Engine` for the calls. `wall` gives Unix seconds; `source_address` the local address towards a target."""
+
+    _clock: IReactorTime
+    _wall: Callable[[], float]
+    _scheduler: Scheduler
+    _probers: Mapping[Family, Prober]
+    _policy: TargetPolicy
+    _resolve: Resolve
+    _describer: Describer
+    _source_address: Callable[[str], str]
+    _limits: EngineLimits = EngineLimits()
+    _encode: Callable[[TraceEvent], bytes] = lambda event: b""
+    _log: Logger = Factory(Logger)
+    _jobs: dict[str, _Job] = field(init=False, factory=dict)
+    _kept: dict[str, _Job] = field(init=False, factory=dict)
+    _kept_bytes: int = field(init=False, default=0)
+    _expiry: IDelayedCall | None = field(init=False, default=None)
+    _sequence: int = field(init=False, default=0)
+    _unfinished: int = field(init=False, default=0)
+    _admission: Admission[_Job] = field(init=False)
+    _lengths: TtlCache[str, int] = field(init=False)
+    _typical_s: float = field(init=False, default=1.0)
+    _draining: Deferred[None] | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._admission = Admission(self._limits.max_running, self._limits.traces_per_prefix)
+        self._lengths = TtlCache(LENGTHS_KEPT)
+
+    # --- accepting -------------------------------------------------------------------------------------------
+
+    def submit(self, request: TraceRequest, owner: str | None = None) -> Trace:
+        """See `Engine.submit`."""
+        if self._draining is not None:
+            raise NotReady("the service is shutting down; try again when it is back", NOT_READY_RETRY_S)
+        try:
+            target = parse_target(request.target)
+        except ValueError as wrong:
+            raise InvalidRequest((Problem("target", str(wrong)),)) from None
+        if isinstance(target, str):
+            families = [request.family] if request.family else list(self._probers)
+        else:
+            families = [self._literal_family(request, target)]
+            refusal = self._policy.refusal(target)
+            if refusal is not None:
+                raise TargetNotAllowed(refusal)
+        self._check_families(request, families)
+        self._check_room(request)
+        return self._accept(request, owner, target).journal.trace()
+
+    @staticmethod
+    def _literal_family(request: TraceRequest, address: IPAddress) -> Family:
+        family = Family.IPV4 if address.version == 4 else Family.IPV6
+        if request.family not in (None, family):
+            raise InvalidRequest((Problem("target", f"{address} is no {request.family} address"),))
+        if request.size < LEAST_SIZE[family]:
+            raise InvalidRequest((Problem("size", f"must be at least {LEAST_SIZE[family]} with {family}"),))
+        return family
+
+    def _check_families(self, request: TraceRequest, families: list[Family]) -> None:
+        """Refuse what no ready prober of these families can do."""
+        problems = [self._unable(request, family) for family in families]
+        if None in problems:
+            return
+        for problem in problems:
+            if isinstance(problem, Problem):
+                raise Unsupported((problem,))
+        raise NotReady("; ".join(str(problem) for problem in problems), NOT_READY_RETRY_S)
+
+    def _unable(self, request: TraceRequest, family: Family) -> Problem | str | None:
+        """Why a family cannot trace this: a `Problem` of the request, or words about its prober; None if it can."""
+        prober = self._probers.get(family)
+        if prober is None:
+            return f"{family} is not served"
+        capabilities = prober.capabilities
+        if capabilities is None:
+            return f"{family} cannot be traced now: {prober.unready_reason}"
+        if request.protocol not in capabilities.protocols:
+            able = ", ".join(sorted(capabilities.protocols))
+            return Problem("protocol", f"{request.protocol} over {family} is not available here; choose from {able}")
+        if request.protocol is Protocol.UDP and not capabilities.constant_flow_udp:
+            return Problem(
+                "protocol",
+                f"mtr-packet {capabilities.version} cannot keep udp over {family} on one path; choose icmp or tcp,"
+                " or run a newer mtr-packet",
+            )
+        return None
+
+    def _check_room(self, request: TraceRequest) -> None:
+        waiting = self._unfinished - self._admission.running
+        if waiting < self._limits.max_queued and not (
+            waiting >= self._limits.max_running and self._drain_s(waiting) > request.deadline_ms / 1000
+        ):
+            return
+        after = max(1, min(60, ceil(self._drain_s(waiting))))
+        if waiting >= self._limits.max_queued:
+            why = f"{waiting} traces are waiting, as many as TRACEROUTED_MAX_QUEUED allows"
+        else:
+            why = f"{waiting} traces are waiting and would not be done before this one's deadline_ms"
+        raise Busy(f"{why}; try again in {after} s", after)
+
+    def _drain_s(self, waiting: int) -> float:
+        """How long the traces waiting now will take, by how long traces took lately."""
+        return waiting / self._limits.max_running * self._typical_s
+
+    def _accept(self, request: TraceRequest, owner: str | None, target: IPAddress | str) -> _Job:
+        now = self._clock.seconds()
+        journal = Journal(secrets.token_urlsafe(16), request, self._encode, self._call_soon)
+        self._sequence += 1
+        self._unfinished += 1
+        job = _Job(self._sequence, owner, journal, now + request.deadline_ms / 1000, str(target))
+        self._jobs[journal.id] = job
+        journal.append(StatusChanged(Status.QUEUED, self._wall()))
+        job.timer = self._clock.callLater(request.deadline_ms / 1000, self._missed, job)
+        if isinstance(target, str):
+            resolving = self._resolve(target, request.family)
+            job.resolving = resolving.addCallbacks(
+                lambda addresses: self._resolved(job, addresses), lambda failure: self._unresolved(job, failure)
+            )
+        else:
+            self._resolved(job, (target,))
+        return job
+
+    def _call_soon(self, call: Callable[[], None]) -> object:
+        return self._clock.callLater(0, call)
+
+    # --- on the way to running -----------------------------------------------------------------------------------
+
+    def _unresolved(self, job: _Job, failure: Failure) -> None:
+        job.resolving = None
+        if job.journal.status.terminal:
+            return  # ended meanwhile: the look-up was taken back
+        if not isinstance(failure.value, LookUpFailed):
+            self._log.failure("look-up of a target failed", failure)
+        self._end(job, StopReason.ERROR, str(failure.value) or f"looking up {job.host} failed")
+
+    def _resolved(self, job: _Job, addresses: tuple[IPAddress, ...]) -> None:
+        job.resolving = None
+        if job.journal.status.terminal:
+            return
+        refusals: list[str] = []
+        for address in addresses:
+            family = Family.IPV4 if address.version == 4 else Family.IPV6
+            refusal = self._policy.refusal(address) or self._refusal(job.request, family)
+            if refusal is not None:
+                refusals.append(refusal)
+                continue
+            job.target = Target(job.host, str(address), family, tuple(str(each) for each in addresses))
+            job.prefix = prefix_of(address)
+            job.journal.append(StatusChanged(Status.QUEUED, self._wall(), target=job.target))
+            self._admission.join(job.prefix, job)
+            self._start_more()
+            return
+        self._end(job, StopReason.ERROR, "; ".join(dict.fromkeys(refusals)))
+
+    def _refusal(self, request: TraceRequest, family: Family) -> str | None:
+        if request.size < LEAST_SIZE[family]:
+            return f"size must be at least {LEAST_SIZE[family]} with {family}"
+        unable = self._unable(request, family)
+        return unable.detail if isinstance(unable, Problem) else unable
+
+    def _start_more(self) -> None:
+        while (job := self._admission.next()) is not None:
+            self._start(job)
+
+    def _start(self, job: _Job) -> None:
+        target, request = job.target, job.request
+        assert target is not None
+        try:
+            source = self._source_address(target.address)
+        except OSError as error:
+            self._end(job, StopReason.ERROR, f"this host has no route to {target.address}: {error.strerror or error}")
+            return
+        now, wall = self._clock.seconds(), self._wall()
+        job.started = now
+        if job.timer is not None:  # from here on the machine minds the deadline
+            job.timer.cancel()
+            job.timer = None
+        shown = source if self._limits.show_source_address else None
+        job.journal.append(StatusChanged(Status.RUNNING, wall, source_address=shown))
+        wanted = request.resolve_names or request.lookup_asn
+        job.machine = TraceMachine(
+            request,
+            target.address,
+            (lambda fact: self._note(job, fact)) if wanted else job.journal.append,
+            now=now,
+            deadline=job.deadline,
+            wall_offset=wall - now,
+            source_port=self._source_port(job) if request.protocol is Protocol.UDP else None,
+            expected_length=self._lengths.get(job.prefix or "", now, None),
+        )
+        # A TCP or SCTP probe is one socket that would send again by itself after a second (tcp(7)).
+        timeout_s = 1 if request.protocol in SOCKET_PROTOCOLS else ceil(request.timeout_ms / 1000)
+        kind = ProbeKind(
+            request.protocol, target.address, source, request.filled_port, request.size, request.tos, timeout_s
+        )
+        job.run = self._scheduler.start(job.machine, kind, target.family, lambda: self._machine_ended(job))
+
+    @staticmethod
+    def _source_port(job: _Job) -> int:
+        """The first flow's source port: the one asked for, else one that differs between traces."""
+        request = job.request
+        span = _MOST_SOURCE_PORT - _LEAST_SOURCE_PORT - request.flows + 2
+        return request.source_port or _LEAST_SOURCE_PORT + crc32(job.journal.id.encode()) % span
+
+    # --- names -----------------------------------------------------------------------------------------------
+
+    def _note(self, job: _Job, fact: Fact) -> None:
+        """A fact from the machine of a trace that wants its responders described."""
+        job.journal.append(fact)
+        if type(fact) is not ProbeSettled or fact.address is None or (fact.ttl, fact.address) in job.described:
+            return
+        job.described.add((fact.ttl, fact.address))
+        request = job.request
+        for want_name, want_asn in ((request.resolve_names, False), (False, request.lookup_asn)):
+            if want_name or want_asn:
+                self._describe(job, fact.ttl, fact.address, want_name, want_asn)
+
+    def _describe(self, job: _Job, ttl: int, address: str, want_name: bool, want_asn: bool) -> None:
+        asked = self._describer.describe(address, want_name, want_asn)
+
+        def described(description: Description) -> None:
+            job.looking_up.discard(waiting)
+            if job.journal.sealed:
+                return
+            if description.hostname is not None or description.asn is not None:
+                job.journal.append(AddressDescribed(ttl, address, description.hostname, description.asn))
+            self._seal_if_quiet(job)
+
+        waiting: Deferred[None] = Deferred()
+        if not asked.called:
+            waiting = asked  # type: ignore[assignment]
+            job.looking_up.add(waiting)
+        asked.addCallbacks(described, lambda failure: job.looking_up.discard(waiting))
+
+    # --- ending ----------------------------------------------------------------------------------------------
+
+    def _missed(self, job: _Job) -> None:
+        """The deadline passed before the trace could run."""
+        job.timer = None
+        self._end(job, StopReason.DEADLINE, "the deadline passed before the trace could start")
+
+    def _machine_ended(self, job: _Job) -> None:
+        machine = job.machine
+        assert machine is not None
+        assert machine.finished is not None
+        if machine.length is not None and job.prefix is not None:
+            self._lengths.put(job.prefix, machine.length, LENGTH_TTL_S, self._clock.seconds())
+        self._end(job, machine.finished, machine.error)
+
+    def _end(self, job: _Job, reason: StopReason, error: str | None = None) -> None:
+        """Make a job terminal: the only way there."""
+        if job.journal.status.terminal:
+            return
+        if reason is StopReason.CANCELLED:
+            status = Status.CANCELLED
+        elif reason is StopReason.ERROR or job.machine is None:
+            status = Status.FAILED
+        else:
+            status = Status.COMPLETED
+        ran = job.journal.status is Status.RUNNING
+        job.journal.append(StatusChanged(status, self._wall(), stop_reason=reason, error=error))
+        self._unfinished -= 1
+        if job.timer is not None:
+            job.timer.cancel()
+            job.timer = None
+        if job.resolving is not None:
+            job.resolving.cancel()
+        if ran:
+            self._typical_s += (self._clock.seconds() - job.started - self._typical_s) / 8
+        if job.prefix is not None:
+            self._admission.leave(job.prefix, job)
+            self._start_more()
+        waiters, job.waiters = job.waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+        if job.looking_up:
+            job.timer = self._clock.callLater(DESCRIPTION_GRACE_S, self._names_are_late, job)
+        else:
+            self._seal_if_quiet(job)
+
+    def _names_are_late(self, job: _Job) -> None:
+        job.timer = None
+        self._seal(job)
+
+    def _seal_if_quiet(self, job: _Job) -> None:
+        if job.journal.status.terminal and not job.looking_up:
+            self._seal(job)
+
+    def _seal(self, job: _Job) -> None:
+        """Nothing follows: pack the job and keep it for its retention time."""
+        if job.journal.sealed:
+            return
+        if job.timer is not None:
+            job.timer.cancel()
+            job.timer = None
+        for asked in list(job.looking_up):
+            asked.cancel()
+        job.looking_up.clear()
+        job.described.clear()
+        job.machine = job.run = None
+        job.journal.seal(self._wall() + self._limits.retention_s)
+        if job.journal.id in self._jobs:
+            self._kept[job.journal.id] = job
+            self._kept_bytes += job.journal.size + KEPT_OVERHEAD_BYTES
+            self._make_room()
+        if self._draining is not None and not self._unfinished:
+            self._drained()
+
+    # --- keeping ---------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Forget what is too old or too much, oldest first."""
+        while self._kept:
+            job = next(iter(self._kept.values()))
+            expires_at = job.journal.expires_at
+            assert expires_at is not None
+            if (
+                len(self._kept) <= self._limits.max_kept
+                and self._kept_bytes <= self._limits.max_kept_bytes
+                and expires_at > self._wall()
+            ):
+                break
+            self._forget(job)
+        if self._kept and self._expiry is None:
+            first = next(iter(self._kept.values()))
+            wait = (first.journal.expires_at or 0.0) - self._wall()
+            self._expiry = self._clock.callLater(max(1.0, wait), self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        self._make_room()
+
+    def _forget(self, job: _Job) -> None:
+        self._jobs.pop(job.journal.id, None)
+        if self._kept.pop(job.journal.id, None) is not None:
+            self._kept_bytes -= job.journal.size + KEPT_OVERHEAD_BYTES
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def _job(self, trace_id: str) -> _Job:
+        try:
+            return self._jobs[trace_id]
+        except KeyError:
+            raise UnknownTrace("there is no trace with this id: it expired, was deleted, or never was") from None
+
+    def get(self, trace_id: str) -> Trace:
+        """See `Engine.get`."""
+        return self._job(trace_id).journal.trace()
+
+    def revision(self, trace_id: str) -> tuple[int, Status, float | None]:
+        """See `Engine.revision`."""
+        journal = self._job(trace_id).journal
+        return journal.revision, journal.status, journal.expires_at
+
+    def owner(self, trace_id: str) -> str | None:
+        """See `Engine.owner`."""
+        return self._job(trace_id).owner
+
+    def list(
+        self,
+        *,
+        status: Status | None = None,
+        target: str | None = None,
+        owner: str | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+    ) -> Page:
+        """See `Engine.list`."""
+        before = self._sequence + 1 if cursor is None else _sequence_of(cursor)
+        found: list[_Job] = []
+        for job in reversed(self._jobs.values()):
+            if (
+                job.sequence >= before
+                or (status is not None and job.journal.status is not status)
+                or (owner is not None and job.owner != owner)
+                or (target is not None and target not in (job.request.target, job.host, _address(job)))
+            ):
+                continue
+            if len(found) == limit:
+                return Page(tuple(each.journal.trace() for each in found), _cursor_of(found[-1].sequence))
+            found.append(job)
+        return Page(tuple(each.journal.trace() for each in found), None)
+
+    def follow(self, trace_id: str, notify: Callable[[], None], after: int = 0) -> JournalFollower:
+        """See `Engine.follow`."""
+        return self._job(trace_id).journal.follow(notify, after)
+
+    def finished(self, trace_id: str) -> Deferred[None]:
+        """See `Engine.finished`."""
+        job = self._job(trace_id)
+
+        def take_back(waiter: Deferred[None]) -> None:
+            if waiter in job.waiters:
+                job.waiters.remove(waiter)
+
+        waiter: Deferred[None] = Deferred(take_back)
+        if job.journal.status.terminal:
+            waiter.callback(None)
+        else:
+            job.waiters.append(waiter)
+        return waiter
+
+    def cancel(self, trace_id: str) -> None:
+        """See `Engine.cancel`."""
+        job = self._job(trace_id)
+        self._stop(job)
+        self._seal(job)
+        self._forget(job)
+
+    def _stop(self, job: _Job) -> None:
+        if job.journal.status.terminal:
+            return
+        if job.machine is not None and job.run is not None:
+            job.machine.stop(StopReason.CANCELLED)
+            self._scheduler.stop(job.run)
+        self._end(job, StopReason.CANCELLED)
+
+    def readiness(self) -> Mapping[Family, Readiness]:
+        """See `Engine.readiness`."""
+        reason = "the service is shutting down" if self._draining is not None else None
+        return {
+            family: Readiness(
+                prober.capabilities is not None and reason is None,
+                reason or prober.unready_reason,
+                prober.capabilities,
+            )
+            for family, prober in self._probers.items()
+        }
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many traces are running, waiting to, and kept."""
+        running = self._admission.running
+        return {"running": running, "queued": self._unfinished - running, "kept": len(self._kept)}
+
+    # --- shutting down ---------------------------------------------------------------------------------------
+
+    def drain(self, patience_s: float) -> Deferred[None]:
+        """Take nothing new; fires when every trace has ended, at the latest after `patience_s`, when those still
+        running are cancelled. Results stay readable."""
+        if self._draining is None:
+            self._draining = Deferred()
+            patience = self._clock.callLater(patience_s, self._out_of_patience)
+
+            def relax(result: None) -> None:
+                if patience.active():
+                    patience.cancel()
+                if self._expiry is not None:
+                    self._expiry.cancel()
+                    self._expiry = None
+
+            self._draining.addBoth(relax)
+            if not self._unfinished:
+                self._drained()
+        return self._draining
+
+    def _out_of_patience(self) -> None:
+        for job in [job for job in self._jobs.values() if not job.journal.sealed]:
+            self._stop(job)
+            self._seal(job)
+        self._drained()
+
+    def _drained(self) -> None:
+        if self._draining is not None and not self._draining.called:
+            self._draining.callback(None)
+
+
+def _address(job: _Job) -> str | None:
+    return job.target.address if job.target else None
+
+
+def _cursor_of(sequence: int) -> str:
+    return urlsafe_b64encode(sequence.to_bytes(8)).decode().rstrip("=")
+
+
+def _sequence_of(cursor: str) -> int:
+    try:
+        raw = urlsafe_b64decode(cursor.encode("ascii") + b"=")
+    except ValueError:
+        raw = b""
+    if len(raw) != 8 or _cursor_of(int.from_bytes(raw)) != cursor:
+        raise ValueError("not a cursor of this list; take it from the previous page")
+    return int.from_bytes(raw)
