@@ -1,0 +1,6 @@
+"""Everything that knows HTTP exists. `make_site` puts it together; see `site`."""
+
+from .limits import SETTINGS, HttpLimits
+from .site import EdgeSite, Router, make_site
+
+__all__ = ["SETTINGS", "EdgeSite", "HttpLimits", "Router", "make_site"]
