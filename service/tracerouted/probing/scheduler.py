@@ -209,6 +209,13 @@ class Scheduler:
         else:
             del self._targets[run.target]
 
+    def close(self) -> None:
+        """Leave nothing to be called later."""
+        self._wakes.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     # --- what probers say --------------------------------------------------------------------------------------
 
     def on_reply(self, ticket: object, reply: Reply, sent_at: float, now: float) -> None:

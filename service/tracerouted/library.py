@@ -1,0 +1,155 @@
+"""Routes for any Twisted program, without HTTP.
+
+    tracer = Tracer(reactor)
+    await tracer.start()
+    trace = await tracer.trace("192.0.2.1", probes=1)
+    async for event in tracer.follow(tracer.submit(TraceRequest(target="192.0.2.1")).id):
+        ...
+    await tracer.stop()
+
+A `Tracer` puts the rooms below HTTP together: one prober per address family, the scheduler, naming, and the engine.
+The daemon is the same `Tracer` with an HTTP site over it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, gatherResults
+
+from .jobs.engine import Readiness
+from .jobs.memory import EngineLimits, MemoryEngine
+from .model import EndEvent, Family, Trace, TraceEvent, TraceRequest
+from .mtrpacket.source import source_address
+from .mtrpacket.supervisor import Supervisor
+from .naming.describer import Directory
+from .naming.dnsclient import DnsClient, SystemServers
+from .naming.forward import Resolver, server_look_up, system_look_up
+from .naming.policy import TargetPolicy
+from .naming.reverse import ReverseNames
+from .probing.scheduler import ProbeLimits, Scheduler
+from .settings import Settings
+
+#: What may leave at once after a pause, as seconds' worth of the rate.
+_BURST_S = 0.1
+_LEAST_TARGET_BURST = 100
+
+
+def probe_limits(settings: Settings) -> ProbeLimits:
+    """The probing budgets that the settings give."""
+    return ProbeLimits(
+        probes_per_second=settings.probes_per_second,
+        probes_burst=max(1.0, settings.probes_per_second * _BURST_S),
+        target_probes_per_second=settings.target_probes_per_second,
+        target_probes_burst=max(_LEAST_TARGET_BURST, settings.target_probes_per_second * _BURST_S),
+    )
+
+
+@define(eq=False)
+class Tracer:
+    """Traces routes. `reactor` is a Twisted reactor whose `seconds` should be monotonic; `wall` gives Unix seconds.
+
+    `encode` makes the bytes of an event for followers that take bytes.
+    """
+
+    _reactor: Any
+    settings: Settings = field(factory=Settings)
+    _wall: Callable[[], float] = time.time
+    _encode: Callable[[TraceEvent], bytes] = lambda event: b""
+    engine: MemoryEngine = field(init=False)
+    scheduler: Scheduler = field(init=False)
+    probers: dict[Family, Supervisor] = field(init=False)
+    _resolver: Resolver = field(init=False)
+    _names: ReverseNames = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        reactor, settings = self._reactor, self.settings
+        servers = tuple((address.host, address.port) for address in settings.dns_servers)
+        dns = DnsClient(reactor, reactor, (lambda: servers) if servers else SystemServers(reactor))
+        look_up = server_look_up(dns) if servers else system_look_up(reactor)
+        self._resolver = Resolver(reactor, look_up, settings.dns_lookups)
+        self._names = ReverseNames(reactor, dns, settings.dns_lookups)
+        self.scheduler = Scheduler(reactor, probe_limits(settings))
+        self.probers = {
+            family: Supervisor(family, reactor, path=settings.mtr_packet, listener=self.scheduler)
+            for family in Family
+        }
+        for prober in self.probers.values():
+            self.scheduler.add_prober(prober)
+        self.engine = MemoryEngine(
+            reactor,
+            self._wall,
+            self.scheduler,
+            self.probers,
+            TargetPolicy(settings.allow_targets, settings.deny_targets),
+            self._resolver.resolve,
+            Directory(self._names.hostname),
+            source_address,
+            EngineLimits(
+                max_running=settings.max_running,
+                max_queued=settings.max_queued,
+                max_kept=settings.max_kept,
+                max_kept_bytes=settings.max_kept_bytes,
+                retention_s=settings.retention_s,
+                traces_per_prefix=settings.traces_per_prefix,
+                show_source_address=settings.show_source_address,
+            ),
+            self._encode,
+        )
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> Mapping[Family, Readiness]:
+        """Start the probers; returns when each has been tested, with what can be traced."""
+        await gatherResults([prober.start() for prober in self.probers.values()])
+        return self.engine.readiness()
+
+    async def stop(self, patience_s: float = 0.0) -> None:
+        """Take nothing new, end what still runs after `patience_s`, then stop everything."""
+        await self.engine.drain(patience_s)
+        self._resolver.stop()
+        self._names.stop()
+        await gatherResults([prober.stop() for prober in self.probers.values()])
+        self.scheduler.close()
+
+    # --- tracing ---------------------------------------------------------------------------------------------
+
+    def submit(self, request: TraceRequest) -> Trace:
+        """See `jobs.engine.Engine.submit`."""
+        return self.engine.submit(request)
+
+    async def trace(self, target: str, **fields: Any) -> Trace:
+        """Trace a route to its end. `fields` are those of `model.TraceRequest`.
+
+        Raises `model.InvalidRequest` or a `jobs.engine.EngineError` if it is not accepted; a name that does not
+        resolve, or a host without a route, is a trace that ends failed.
+        """
+        accepted = self.engine.submit(TraceRequest(target=target, **fields))
+        await self.engine.finished(accepted.id)
+        return self.engine.get(accepted.id)
+
+    async def follow(self, trace_id: str, after: int = 0) -> AsyncIterator[TraceEvent]:
+        """The events of a trace past revision `after`, as they happen, up to and including its end."""
+        more: list[Deferred[None]] = []
+
+        def notify() -> None:
+            while more:
+                more.pop().callback(None)
+
+        follower = self.engine.follow(trace_id, notify, after)
+        try:
+            while True:
+                for event in follower.take():
+                    yield event
+                    if isinstance(event, EndEvent):
+                        return
+                if follower.done:
+                    return
+                waiting: Deferred[None] = Deferred()
+                more.append(waiting)
+                await waiting
+        finally:
+            follower.close()
