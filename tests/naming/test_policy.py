@@ -222,13 +222,12 @@ def test_allowing_all_of_ipv6_does_not_open_ipv4_inside_it(inner, form):
         assert refusal is None
 
 
-@given(ipv4, st.sampled_from(FORMS), st.integers(8, 32))
+@given(edgy_ipv4.filter(lambda a: int(a) > 1), st.sampled_from(FORMS), st.integers(0, 32))
 def test_denying_ipv4_denies_every_spelling(inner, form, length):
     """A denied IPv4 network is denied however it is embedded, even with everything else allowed."""
     policy = TargetPolicy(allow=EVERYTHING, deny=(ip_network((inner, length), strict=False),))
     assert policy.refusal(inner) is not None
-    if inner != IPv4Address(0) or "nat64" not in form:  # a local translator's 0.0.0.0 reading gives way to another
-        assert policy.refusal(wrappings(inner)[form]) is not None
+    assert policy.refusal(wrappings(inner)[form]) is not None
 
 
 @given(st.one_of(ipv4, ipv6, st.sampled_from(CLOSED_NETWORKS).flatmap(inside)), st.data())

@@ -7,6 +7,7 @@ taking another place. One that was given up before it began never begins.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, NoReturn, TypeVar
 
@@ -50,7 +51,7 @@ class LookUps(Generic[K, V]):
     _waiting: int
     _deadline_s: float
     _under_way: dict[K, _LookUp[V]] = field(factory=dict, init=False)
-    _queue: dict[K, _LookUp[V]] = field(factory=dict, init=False)  # oldest first
+    _queue: OrderedDict[K, _LookUp[V]] = field(factory=OrderedDict, init=False)  # oldest first
     _beginning: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
 
@@ -96,8 +97,8 @@ class LookUps(Generic[K, V]):
         self._beginning = True
         try:
             while self._queue and len(self._under_way) < self._concurrent:
-                key = next(iter(self._queue))
-                shared = self._under_way[key] = self._queue.pop(key)
+                key, shared = self._queue.popitem(last=False)
+                self._under_way[key] = shared
                 running = maybeDeferred(self._look_up, key)
                 shared.running = running.addBoth(self._ended, key, shared)
         finally:
