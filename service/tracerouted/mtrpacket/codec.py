@@ -239,9 +239,9 @@ class Decoder:
                 addresses[text] = _canonical(family, text)
             address = addresses[text]
         except (ValueError, IndexError):
-            return RawReply(int(words[0]), Word.UNKNOWN, text=_printable(line))
+            return RawReply(int(words[0]), Word.UNKNOWN, text=_said(line))
         if address is None:
-            return RawReply(int(words[0]), Word.IMPOSSIBLE, family, text=_printable(line))
+            return RawReply(int(words[0]), Word.IMPOSSIBLE, family, text=_said(line))
         return _new(RawReply, (int(words[0]), _ADDRESSED[words[1]], family, address, rtt_us, mpls, 0, ""))
 
 
@@ -258,8 +258,7 @@ def _canonical(family: Family, text: bytes) -> str | None:
 
 
 def _bare(line: bytes, words: list[bytes]) -> RawReply:
-    token, name = int(words[0]), words[1]
-    text = _printable(line[line.index(name) :])
+    token, name, text = int(words[0]), words[1], _said(line)
     if name == b"feature-support" and len(words) == 4 and words[2] == b"support":
         return RawReply(token, Word.SUPPORT, text=_printable(words[3]))
     if name == b"unexpected-error" and len(words) == 4 and words[2] == b"errno" and words[3].isdigit():
@@ -268,6 +267,11 @@ def _bare(line: bytes, words: list[bytes]) -> RawReply:
     elif name in _BARE and (len(words) == 2 or _BARE[name] is Word.REFUSED):
         return RawReply(token, _BARE[name], text=text)
     return RawReply(token, Word.UNKNOWN, text=text)
+
+
+def _said(line: bytes) -> str:
+    """What follows the token."""
+    return _printable(line.split(None, 1)[1])
 
 
 def _digits(word: bytes) -> int:
