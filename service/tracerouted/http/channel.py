@@ -28,6 +28,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as BaseRequest
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _SAFETY = b"X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
 _POLICY = b"Content-Security-Policy: default-src 'self'\r\n"
 
+_FRAMING = (b"Content-Length", b"Transfer-Encoding")
 _PLAIN_PATH = re.compile(rb"/[A-Za-z0-9._~/-]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 # Names of 63-byte labels (RFC 1123, and _ as container networks use it), IPv4, bracketed IPv6; an optional port.
@@ -55,19 +57,26 @@ class EdgeChannel(HTTPChannel):
 
     site: EdgeSite
     transport: Any
+    timeOut: Any
     _networkProducer: Any
 
     _idle = False
     _refused = False
+    _secure = False
     _requests = 0
+    _due: float | None = None
 
     def connectionMade(self) -> None:
-        self.site.connections.add(self)
+        self._secure = bool(super().isSecure())
+        self.site.opened(self)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.site.connections.discard(self)
+        self.site.closed(self)
         super().connectionLost(reason)
+
+    def isSecure(self) -> bool:
+        return self._secure
 
     # --- time: one deadline from a request's first byte to its last ---
 
@@ -84,25 +93,33 @@ class EdgeChannel(HTTPChannel):
         self._idle = False
         self.setTimeout(self.site.limits.request_deadline_s)
 
+    def setTimeout(self, period: float | None) -> float | None:
+        # Only noted: the site looks at all connections once a second, which is cheaper than a timer per request.
+        previous, self.timeOut = self.timeOut, period
+        self._due = None if period is None else self.site.clock.seconds() + period
+        return previous
+
+    def check_time(self, now: float) -> None:
+        """Act if the time for what is awaited has passed."""
+        if self._due is not None and now >= self._due:
+            self._due = None
+            self.timeoutConnection()
+
     def requestDone(self, request: Request) -> None:
         self._idle = True
         self._savedTimeOut = self.site.limits.keep_alive_s
         super().requestDone(request)
 
     def timeoutConnection(self) -> None:
-        if self._refused:
+        if self._refused or self.transport.disconnecting:
             self.transport.abortConnection()
         elif self._idle or not (self.requests or self._buffer):
-            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
             self.loseConnection()
+            self.setTimeout(self.site.limits.request_deadline_s)  # for the client to take what is still unsent
         else:
             seconds = f"{self.site.limits.request_deadline_s:g} s"
             detail = f"the request did not arrive within {seconds} ({SETTINGS['request_deadline_s']})"
             self.refuse(ProblemError(problems.REQUEST_TIMEOUT, detail))
-
-    def forceAbortClient(self) -> None:
-        self._abortingCall = None
-        self.transport.abortConnection()
 
     def close_when_idle(self) -> None:
         """Close now if no request is under way, else with the answer to the one that is."""
@@ -112,14 +129,12 @@ class EdgeChannel(HTTPChannel):
 
     # --- framing ---
 
-    def lineReceived(self, line: bytes) -> None:
-        if not self._refused:
-            super().lineReceived(line)
-
     def lineLengthExceeded(self, line: bytes) -> None:
         self._respondToBadRequestAndDisconnect()
 
     def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        if header not in _FRAMING:
+            return True
         # Lengths Python will not convert, and codings RFC 9112 section 6.1 has no place for.
         too_long = header == b"Content-Length" and len(data) > 18
         if too_long or (header == b"Transfer-Encoding" and data.lower() != b"chunked"):
@@ -207,7 +222,6 @@ class EdgeRequest(Request):
     channel: EdgeChannel
     content: BytesIO
     transport: Any
-    defaultContentType = None
     _received = 0
 
     # --- what handlers use ---
@@ -230,6 +244,10 @@ class EdgeRequest(Request):
     def drop(self) -> None:
         """Close the connection at once, whatever is still unsent."""
         self.transport.abortConnection()
+
+    # Without twisted.web's encoders and its default of text/html.
+    write = BaseRequest.write
+    finish = BaseRequest.finish
 
     # --- what the channel calls ---
 
@@ -255,8 +273,9 @@ class EdgeRequest(Request):
         self.prepath = []
         try:
             self._check()
-            # Routing goes by the whole path; there is one resource.
-            self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+            # There is one resource, which routes by the whole path.
+            segments = self.path[1:].split(b"/")
+            self.postpath = [unquote_to_bytes(segment) for segment in segments] if b"%" in self.path else segments
             self.render(site.resource)
         except ProblemError as problem:
             self.write(self.refused(problem))

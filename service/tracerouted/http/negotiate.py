@@ -57,7 +57,7 @@ def wait_preferred(prefer: bytes | None) -> int | None:
 def matches(if_none_match: bytes, tag: bytes) -> bool:
     """Whether an If-None-Match header names the strong entity tag `tag`, by weak comparison."""
     if_none_match = if_none_match.strip()
-    if if_none_match == b"*":
+    if if_none_match in (tag, b"*"):
         return True
     return tag in _ENTITY_TAG.findall(if_none_match)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from klein import Klein
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request as BaseRequest
@@ -29,6 +29,9 @@ from .events import Streams
 from .health import Health
 from .limits import SETTINGS, HttpLimits
 from .traces import Rendered, Traces
+
+#: How often connections are looked at for having taken too long.
+_SWEEP_S = 1.0
 
 
 class Router(Klein):
@@ -71,12 +74,14 @@ class EdgeSite(Site):
             router.resource(), parsePOSTFormSubmission=False, reactor=clock, timeout=limits.request_deadline_s
         )
         self.router = router
+        self.clock = clock
         self.limits = limits
         self.connections: set[EdgeChannel] = set()
         self.draining = False
         self._wall = wall
         self._date = (0, b"")
         self._full = False
+        self._sweeping: IDelayedCall | None = None
 
     def protocol(self) -> EdgeChannel:  # type: ignore[override]
         return EdgeChannel()
@@ -92,6 +97,25 @@ class EdgeSite(Site):
             )
         self._full = full
         return None if full else super().buildProtocol(addr)
+
+    def opened(self, channel: EdgeChannel) -> None:
+        """A connection has been made."""
+        self.connections.add(channel)
+        if self._sweeping is None:
+            self._sweeping = self.clock.callLater(_SWEEP_S, self._sweep)
+
+    def closed(self, channel: EdgeChannel) -> None:
+        """A connection has been lost."""
+        self.connections.discard(channel)
+        if not self.connections and self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+
+    def _sweep(self) -> None:
+        self._sweeping = self.clock.callLater(_SWEEP_S, self._sweep)
+        now = self.clock.seconds()
+        for channel in tuple(self.connections):
+            channel.check_time(now)
 
     def drain(self) -> None:
         """Stop being ready; close connections as they become idle. Requests under way are answered."""
