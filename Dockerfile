@@ -29,6 +29,7 @@ RUN apt-get update \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && setcap cap_net_raw+ep /usr/bin/mtr-packet \
     && apt-get purge -y --auto-remove libcap2-bin \
+    && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/debconf/*-old
 COPY --from=build /opt/tracerouted /opt/tracerouted
 ENV PATH=/opt/tracerouted/bin:/usr/bin:/bin \

@@ -34,9 +34,9 @@ format: setup
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-image-test:
+image-test: setup
 	@scripts/setup image
-	deploy/image-test
+	$(BIN)/python deploy/image-test
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
