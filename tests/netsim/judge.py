@@ -106,7 +106,7 @@ def _shown(trace: Trace, flow: int) -> str:
 def _probes(hop: Hop, expected: Mapping[int, list[Expected]], tolerance: int) -> Iterator[str]:
     best: dict[str, tuple[int, int]] = {}
     for probe in hop.probes:
-        if probe.outcome is Outcome.ERROR:
+        if probe.outcome is Outcome.ERROR and Outcome.ERROR not in {e.outcome for e in expected[probe.flow]}:
             yield f"a probe ended as an error: {probe.error}"
         if probe.outcome is Outcome.PENDING:
             yield "a probe is still pending"
@@ -137,7 +137,7 @@ def _probes(hop: Hop, expected: Mapping[int, list[Expected]], tolerance: int) ->
 
 def _loss(hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected], trace: Trace) -> Iterator[str]:
     stats = hop.stats
-    if any(e.optional for e in expected):
+    if any(e.optional or e.outcome is Outcome.ERROR for e in expected):
         return
     limited = hop.ttl in truth.rate_limited and stats.lost > 0
     if truth.rate_limited and hop.rate_limited is not limited:
@@ -168,7 +168,8 @@ def _statistics(hop: Hop) -> Iterator[str]:
     received = sum(outcomes[outcome] for outcome in ANSWERED)
     stats = hop.stats
     if (stats.received, stats.lost, stats.sent) != (received, outcomes[Outcome.TIMEOUT], stats.received + stats.lost):
-        yield f"stats say {stats.sent} sent, {stats.received} received, {stats.lost} lost; the probes {dict(outcomes)}"
+        told = f"{stats.sent} sent, {stats.received} received, {stats.lost} lost"
+        yield f"stats say {told}; the probes: {dict(outcomes)}"
     rtts = [probe.rtt_us for probe in hop.probes if probe.rtt_us is not None and probe.outcome in ANSWERED]
     figures = (min(rtts), max(rtts)) if rtts else (None, None)
     if (stats.min_us, stats.max_us) != figures:

@@ -133,8 +133,11 @@ class Router:
 
 @frozen(kw_only=True)
 class Target:
-    """One target and the way there. `udp` and `tcp` say what ports do ("open", "closed", "silent"; `udp` also "echo"),
-    `udp_ports` and `tcp_ports` which ports do otherwise.
+    """One target and the way there.
+
+    `udp` and `tcp` say what its ports do ("open", "closed", "silent"; `udp` also a name in `services`), `udp_ports`
+    and `tcp_ports` which ports do otherwise. `answers_from` is another number whose address its answers carry,
+    `ends` an error ("time-exceeded", "port-unreachable") it sends instead of answers.
 
     `loop` repeats those routers for ever after `path`, so that the target is never reached. With `count` there are
     as many copies, named `name-0` and so on, each in the next /24 and /48; routers in `shared` are those of the

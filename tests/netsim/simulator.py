@@ -55,10 +55,14 @@ class Control:
         }
 
     def reset(self, target: str | None = None) -> Any:
-        """Count from zero and start all patterns anew."""
+        """Count from zero and start all patterns anew; without a target also discard answers that are still to come.
+
+        A late TCP answer could otherwise be taken for one to a later prober's probe, since mtr-packet knows those by
+        their source port alone.
+        """
         self._internet.reset(time.monotonic(), target)
         if target is None:
-            self._simulator.forget_figures()
+            self._simulator.forget()
 
     def time(self) -> Any:
         """The simulator's clock: monotonic seconds."""
@@ -95,7 +99,7 @@ class Simulator:
         self._serial = 0
         self._heap: list[tuple[float, int, bytes]] = []
         self._drops_before = 0
-        self.forget_figures()
+        self.forget()
 
     def figures(self) -> dict[str, Any]:
         """Packets read and written, those the kernel's queue dropped, those waiting, and the lateness of answers."""
@@ -111,8 +115,9 @@ class Simulator:
             },
         }
 
-    def forget_figures(self) -> None:
-        """Count from zero."""
+    def forget(self) -> None:
+        """Count from zero and discard the answers that are still to come."""
+        self._heap.clear()
         self._read = self._written = 0
         self._latest = 0.0
         self._lateness = [0] * (len(LATENESS_US) + 1)

@@ -10,7 +10,8 @@ A target has one `[[targets.truth]]` table per set of protocols and families for
     rate_limited = [3]              # optional: TTLs to be flagged where they lost anything
 
 A hop is a router's or the target's number, or a literal address, or `*` for silence. `4!` is an unreachable from 4,
-`4/reply` any other outcome, `4?` means both 4 and silence are right. Round-trip times, label stacks and loss are not
+`4/reply` any other outcome, `*/error` an answer no prober can take for one (its probes end as errors or as lost), and
+`4?` means both 4 and silence are right. Round-trip times, label stacks and loss are not
 repeated there: they come from the routers.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
+
 from tracerouted.model import MplsLabel, Outcome, StopReason
 
 from .scenario import FAMILIES, PROTOCOLS, Loss, Router, Scenario, Target
@@ -123,8 +125,9 @@ class _Reader:
     def read(self, token: str, ttl: int, stop: StopReason, last: bool) -> Expected:
         """One token at its TTL. The last hop of a reached target is a reply unless it says otherwise."""
         name, optional = token.removesuffix("?"), token.endswith("?")
-        if name == "*":
-            return Expected(address=None, outcome=Outcome.TIMEOUT, lossy=True)
+        if name in ("*", "*/error"):
+            outcome = Outcome.ERROR if name == "*/error" else Outcome.TIMEOUT
+            return Expected(address=None, outcome=outcome, lossy=True)
         outcome = Outcome.REPLY if last and stop is StopReason.REACHED else Outcome.TTL_EXPIRED
         if name.endswith("!"):
             name, outcome = name[:-1], Outcome.UNREACHABLE

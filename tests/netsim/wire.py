@@ -125,10 +125,7 @@ def error(envelope: Envelope, form: ErrorForm) -> Build:
         quote = quote[:most]
         if extension:
             quote = quote.ljust(LEAST_EXTENDED_QUOTE, b"\0") + extension
-        if len(quote) & 1:
-            total = base + (int.from_bytes(quote, "big") << 8)
-        else:
-            total = base + int.from_bytes(quote, "big")
+        total = base + (int.from_bytes(quote, "big") << 8 * (len(quote) & 1))
         icmp = b"%b%b%b%b" % (first, (_folded(total) ^ flaw).to_bytes(2, "big"), rest, quote)
         return header(probe[12:16], protocol, len(icmp)) + icmp
 
@@ -140,7 +137,7 @@ def error(envelope: Envelope, form: ErrorForm) -> Build:
         receiver = probe[8:24]
         size = 8 + len(quote)
         total = base + pseudo(receiver, protocol, size)
-        total += int.from_bytes(quote, "big") << 8 if size & 1 else int.from_bytes(quote, "big")
+        total += int.from_bytes(quote, "big") << 8 * (size & 1)
         icmp = b"%b%b%b%b" % (first, (_folded(total) ^ flaw).to_bytes(2, "big"), rest, quote)
         return header(receiver, protocol, size) + icmp
 
