@@ -89,6 +89,8 @@ class _Port:
     def stopListening(self):
         assert self in self.network.ports, "stopped twice"
         self.network.ports.remove(self)
+        self.protocol.transport = None
+        self.protocol.stopProtocol()
 
 
 @implementer(IReactorUDP)
@@ -125,22 +127,27 @@ class VirtualNetwork(Clock):
         query = dns.Message()
         query.fromStr(datagram)
         answers = server(query)
-        for answer in answers if isinstance(answers, list) else [answers]:
-            if answer is not None:
-                raw = answer if isinstance(answer, bytes) else answer.toStr()
-                self.callLater(self.latency, self._arrive, port, raw)
+        answers = [answer for answer in (answers if isinstance(answers, list) else [answers]) if answer is not None]
+        raws = [answer if isinstance(answer, bytes) else answer.toStr() for answer in answers]
+        if raws:
+            self.callLater(self.latency, self._arrive, port, raws)
 
-    def _arrive(self, port, raw):
+    def _arrive(self, port, raws):
         if port in self.ports:
-            port.protocol.datagramReceived(raw, port.peer)
+            for raw in raws:  # a reactor reads on even when the protocol stops listening in between
+                port.protocol.datagramReceived(raw, port.peer)
 
     def _refuse(self, port):
         if port in self.ports:
             port.protocol.connectionRefused()
 
     def run(self, seconds):
-        """Let time pass in small steps."""
-        self.pump([0.005] * round(seconds / 0.005))
+        """Let time pass, each timer firing exactly when it is due."""
+        end = self.rightNow + seconds
+        while self.calls and min(call.getTime() for call in self.calls) <= end:
+            self.rightNow = max(self.rightNow, min(call.getTime() for call in self.calls))
+            self.advance(0)
+        self.rightNow = end
 
 
 class ZoneServer(DatagramProtocol):

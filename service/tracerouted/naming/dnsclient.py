@@ -116,7 +116,11 @@ class _Asked(DatagramProtocol):
         self.exchange.heard(self, datagram)
 
     def connectionRefused(self) -> None:
-        self.exchange.useless(self.server, "refused the connection")
+        self.exchange.refused(self)
+
+    def stopProtocol(self) -> None:
+        # The epoll reactor answers an ICMP error not with connectionRefused but by closing the socket.
+        self.exchange.refused(self)
 
 
 class _Exchange:
@@ -170,12 +174,19 @@ class _Exchange:
         """This server will not answer the question: hang up and, if it was its turn, ask the next one now."""
         self._trouble = trouble
         self._turns = [other for other in self._turns if other != server]
-        if server in self._asked:
-            self._asked.pop(server).transport.stopListening()
+        asked = self._asked.pop(server, None)
+        if asked is not None and asked.transport is not None:
+            asked.transport.stopListening()
         if server == self._latest:
             self._ask_next()
 
+    def refused(self, asked: _Asked) -> None:
+        if self._listens_to(asked):
+            self.useless(asked.server, "refused the connection")
+
     def heard(self, asked: _Asked, datagram: bytes) -> None:
+        if not self._listens_to(asked):  # the rest of what was read before the socket was closed
+            return
         message = dns.Message()
         try:
             message.fromStr(datagram)
@@ -196,11 +207,14 @@ class _Exchange:
                 self._close()
                 self._done.callback(answer)
 
+    def _listens_to(self, asked: _Asked) -> bool:
+        return self._asked.get(asked.server) is asked
+
     def _close(self) -> None:
         self._stop_timer()
-        for asked in self._asked.values():
-            asked.transport.stopListening()
-        self._asked.clear()
+        asked, self._asked = self._asked, {}
+        for one in asked.values():
+            one.transport.stopListening()
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
