@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -125,18 +123,10 @@ def _level(text: str) -> str:
     raise ValueError(f"write one of {', '.join(LOG_LEVELS)}")
 
 
-def _program(text: str) -> str:
-    """An absolute path as it is; a bare name where PATH or the system's directories have it.
-
-    A program that is nowhere is not an error here: the service then starts, is not ready, and says why.
-    """
-    if os.path.isabs(text):
-        return text
-    if "/" in text or "\0" in text:
-        raise ValueError("write an absolute path, or a bare name to look up on PATH")
-    directories = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin"
-    found = shutil.which(text, path=directories)
-    return os.path.abspath(found) if found else f"/usr/bin/{text}"
+def _path(text: str) -> str | None:
+    if text and (not text.startswith("/") or "\0" in text):
+        raise ValueError("write an absolute path")
+    return text or None
 
 
 def _setting(default: str, parse: Callable[[str], Any], metavar: str, help: str, *, repeatable: bool = False) -> Any:
@@ -158,8 +148,8 @@ class Settings:
         "Addresses to serve HTTP on, separated by commas; IPv6 in brackets.",
         repeatable=True,
     )
-    mtr_packet: str = _setting(
-        "mtr-packet", _program, "PATH", "The mtr-packet program: an absolute path, or a name to look up on PATH."
+    mtr_packet: str | None = _setting(
+        "", _path, "PATH", "The mtr-packet program, an absolute path; empty means looked up on PATH and in sbin."
     )
     allow_targets: tuple[IPNetwork, ...] = _setting(
         "",
