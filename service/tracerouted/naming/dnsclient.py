@@ -84,12 +84,16 @@ class SystemServers:
 
 @define(eq=False)
 class DnsClient:
-    """Asks the `servers()` of the moment. `deadline_s` bounds a question, however many servers there are."""
+    """Asks the `servers()` of the moment. `deadline_s` bounds a question, however many servers there are.
+
+    It is shorter than what those who put several questions together wait for the whole, so that one unanswered
+    question does not cost them the answers to the others.
+    """
 
     _clock: IReactorTime
     _udp: IReactorUDP
     _servers: Callable[[], tuple[Server, ...]]
-    _deadline_s: float = 5.0
+    _deadline_s: float = 4.0
 
     def ask(self, name: str, kind: int) -> Deferred[Answer]:
         """The records of `kind` (`dns.A`, `dns.PTR`, ...) of an ASCII name.
