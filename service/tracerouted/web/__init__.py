@@ -1,0 +1,1 @@
+"""The looking-glass page: `pages` serves what is in `static`."""
