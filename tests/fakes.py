@@ -173,7 +173,8 @@ class ProcessClock(Clock):
         self.limited.append(pid)
 
     def run(self, duration: float, step: float = 0.01) -> None:
-        """Let time pass in small steps, then let what is due now happen."""
+        """Let what is due now happen, then let time pass in small steps."""
+        self.settle()
         end = self.seconds() + duration
         while self.seconds() + step < end:
             self.advance(step)

@@ -133,7 +133,8 @@ class Supervisor:
         self._call: IDelayedCall | None = None  # the next spawn or the next test
         self._undelivered: list[tuple[object, float]] = []  # tickets sent while not ready
         self._started: Deferred[None] | None = None
-        self._stopping: list[Deferred[None]] = []
+        self._stopping = False
+        self._stopped: list[Deferred[None]] = []
 
     # --- Prober --------------------------------------------------------------------------------------------------
 
@@ -203,25 +204,25 @@ class Supervisor:
 
     def start(self) -> Deferred[None]:
         """Begin. Fires when the first self-test has ended, well or not; ask `unready_reason`."""
-        self._started = Deferred()
-        started = self._started
-        self._unready("its first self-test is under way")
+        self._reason = "its first self-test is under way"
+        started = self._started = Deferred()
         self._spawn()
         return started
 
     def stop(self) -> Deferred[None]:
         """End for good. Fires when no child is left; probes in flight come back as RETRY/DIED."""
         stopped: Deferred[None] = Deferred()
-        self._stopping.append(stopped)
-        if len(self._stopping) == 1:
+        first, self._stopping = not self._stopping, True
+        if self._process is None:
+            stopped.callback(None)
+        else:
+            self._stopped.append(stopped)
+        if first:
             self._cancel()
-            self._unready(_STOPPING)
-            self._first_test_over()
             if self._process is not None:
                 self._process.end(_STOPPING, "TERM")
                 self._call = self._reactor.callLater(self._pace.kill_s, self._process.end, _STOPPING)
-        if self._process is None:
-            stopped.callback(None)
+            self._unready(_STOPPING)
         return stopped
 
     def _spawn(self) -> None:
@@ -236,8 +237,7 @@ class Supervisor:
             self._reactor.spawnProcess(process, path, [path], {"LC_ALL": "C"}, None)
         except (FileNotFoundError, PermissionError) as error:
             self._failed_test = True
-            self._unready(f"mtr-packet cannot be started: {error}")
-            self.process_ended(process, str(error))
+            self.process_ended(process, f"mtr-packet cannot be started: {error}")
         except OSError as error:
             self.process_ended(process, f"mtr-packet cannot be started: {error}")
 
@@ -262,17 +262,17 @@ class Supervisor:
         if capabilities is None:
             self.counters["failed_tests"] += 1
             self._failed_test = True
-            self._unready(reason or "its self-test failed")
-            process.end(self._reason or "")
-        else:
-            self._failures = 0
-            if self._breaker_open:
-                self._breaker_open = False
-                self._deaths.clear()
-            self._known = capabilities
-            self._ready(capabilities)
-            self._call = self._reactor.callLater(self._pace.retest_s, self._retest)
-        self._first_test_over()
+            reason = reason or "its self-test failed"
+            process.end(reason)
+            self._unready(reason)
+            return
+        self._failures = 0
+        if self._breaker_open:
+            self._breaker_open = False
+            self._deaths.clear()
+        self._known = capabilities
+        self._call = self._reactor.callLater(self._pace.retest_s, self._retest)
+        self._ready(capabilities)
 
     def _retest(self) -> None:
         self._call = None
@@ -284,24 +284,24 @@ class Supervisor:
         self._process = None
         self._cancel()
         if self._stopping:
-            for stopped in self._stopping:
-                stopped.callback(None)
+            stopped, self._stopped = self._stopped, []
+            for waiting in stopped:
+                waiting.callback(None)
             return
-        now = self._reactor.seconds()
         delay = self._pace.failed_test_s
         if not self._failed_test:
-            delay = self._after_death(now, reason)
+            delay, reason = self._after_death(self._reactor.seconds(), reason)
+        self._call = self._reactor.callLater(delay, self._spawn)
         self.log.info(
             "{family}: mtr-packet ended ({reason}); next start in {delay} s",
             family=self.family,
             reason=reason,
             delay=delay,
         )
-        self._call = self._reactor.callLater(delay, self._spawn)
-        self._first_test_over()
+        self._unready(reason)
 
-    def _after_death(self, now: float, reason: str) -> float:
-        """Count a death; how long to wait before the next spawn."""
+    def _after_death(self, now: float, reason: str) -> tuple[float, str]:
+        """Count a death; how long to wait before the next spawn, and the reason to give."""
         pace = self._pace
         delay = pace.backoff_s[min(self._failures, len(pace.backoff_s) - 1)]
         self._failures += 1
@@ -313,10 +313,10 @@ class Supervisor:
         if self._breaker_open:
             delay = max(delay, pace.breaker_s)
             reason = f"mtr-packet died {len(self._deaths)} times in {pace.breaker_window_s:g} s; lastly {reason}"
-        self._unready(reason)
-        return delay
+        return delay, reason
 
     # --- what others see -----------------------------------------------------------------------------------------
+    # Called last of all: whoever is told may stop the prober at once.
 
     def _ready(self, capabilities: Capabilities) -> None:
         was, self._capabilities = self._capabilities, capabilities
@@ -330,16 +330,21 @@ class Supervisor:
                 constant_flow_udp=capabilities.constant_flow_udp,
                 pid=self.pid,
             )
-        if was != capabilities:
-            self._turn()
+        self._announce(was != capabilities)
 
     def _unready(self, reason: str) -> None:
-        was_ready, self._capabilities = self._capabilities is not None, None
+        was, self._capabilities = self._capabilities, None
         if reason != self._reason:
             self.log.warn("{family}: cannot trace: {reason}", family=self.family, reason=reason)
         self._reason = reason
-        if was_ready:
+        self._announce(was is not None)
+
+    def _announce(self, changed: bool) -> None:
+        started, self._started = self._started, None
+        if changed:
             self._turn()
+        if started is not None:
+            started.callback(None)
 
     def _turn(self) -> None:
         if self.listener is not None:
@@ -347,11 +352,6 @@ class Supervisor:
                 self.listener.on_turn(self)
             except Exception:
                 self.log.failure("a listener failed on a turn")
-
-    def _first_test_over(self) -> None:
-        started, self._started = self._started, None
-        if started is not None:
-            started.callback(None)
 
     def _cancel(self) -> None:
         call, self._call = self._call, None
