@@ -96,6 +96,8 @@ class FakeMtr:
     def _probe(self, values: dict[bytes, bytes]) -> tuple[float, bytes | None]:
         faults = self.faults
         family = b"ip-6" if b"ip-6" in values else b"ip-4"
+        if values[family] == b"x":
+            return 0.0, b"invalid-argument"
         target, ttl, protocol = values[family], int(values[b"ttl"]), values[b"protocol"]
         timeout = float(values[b"timeout"])
         silence = (timeout, b"no-reply")

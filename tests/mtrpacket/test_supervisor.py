@@ -294,6 +294,36 @@ def test_descriptors_that_cannot_be_limited_are_reported(logged):
     assert any(event.get("error") == "not permitted" for event in logged)
 
 
+def spent(child) -> int:
+    """How many sequence numbers a child was made to use up before its first question."""
+    lines = child.fake.commands
+    return next(number for number, line in enumerate(lines) if not line.endswith(b" send-probe ip-4 x"))
+
+
+def test_a_successor_leaves_the_sequence_numbers_of_the_dead_alone():
+    """Late answers to a dead process's probes find no probe of the same number; not done when none can come."""
+    prober, clock, _recorder, _ = start()
+    clock.run(0.05)
+    assert spent(clock.child) == 0
+    prepared = prober.prepare(KIND)
+    for ticket in range(500):
+        prober.send(prepared, 2, None, ticket)
+    clock.run(0.05)
+    used = clock.child.fake.probes + 4  # and the canaries
+    clock.child.exit(None, 9)
+    clock.run(0.05)
+    assert used <= spent(clock.child) <= used + 200
+    assert prober.unready_reason is None
+    assert prober.counters["unmatched"] == prober.counters["unknown_words"] == 0
+    again = clock.child
+    again.exit(None, 9)
+    clock.run(0.05)
+    assert spent(clock.child) > spent(again)
+    clock.child.fake.faults.datagram = True  # ends it at its next test, and nothing is tried for 15 s
+    clock.run(90, step=0.1)
+    assert spent(clock.child) == 0
+
+
 def test_stopping_reaps_the_child_and_gives_its_probes_back():
     """`stop` fires when the child is reaped; probes in flight come back; nothing runs on and nothing is spawned."""
     prober, clock, recorder, _ = start()

@@ -103,6 +103,14 @@ def _bounded(name: str, value: int, least: int, most: int) -> None:
         raise ValueError(f"{name} must be from {least} to {most}; got {value}")
 
 
+def spend_sequence(token: int, family: Family) -> bytes:
+    """A command that uses up one of mtr-packet's probe sequence numbers and sends nothing: its target is no address.
+
+    The answer is `invalid-argument`.
+    """
+    return b"%d send-probe ip-%d x\n" % (token, family.version)
+
+
 class Feature(Enum):
     """What `check-support` can be asked about."""
 

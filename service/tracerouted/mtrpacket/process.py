@@ -14,6 +14,11 @@ later round of the loop, which drained the sockets after the first heartbeat had
 order with the replies on one pipe, that second answer proves that everything the network had answered when the
 *first* was written has been delivered. So every answer vouches for the time of the heartbeat before it.
 
+Sequence numbers. mtr-packet numbers its probes from the same start in every process, and knows the answers to UDP
+and TCP probes by that number and the target alone. An answer to a probe of a process that died would be taken for
+the answer to its successor's probe of the same number. So a successor is first made to use up (`spend`) the numbers
+of its predecessor, with commands that send nothing.
+
 Watchdog. A token unanswered `grace_s` after its timeout, or a question unanswered for `answer_s`, means that the
 process hangs (or its stdin is full): it is killed. Since our own loop may have been the slow one, the judgement
 is passed only if it still holds a moment later, when what lay in the pipe has been read.
@@ -32,8 +37,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..model import Reply, ReplyKind, RetryReason
-from .codec import MAX_TOKEN, Decoder, Feature, Prepared, RawReply, Word
+from ..model import Family, Reply, ReplyKind, RetryReason
+from .codec import MAX_TOKEN, Decoder, Feature, Prepared, RawReply, Word, spend_sequence
 from .verdict import CLOCK_ANOMALY, StepWatch, judge
 
 if TYPE_CHECKING:
@@ -54,6 +59,7 @@ class Timers(Protocol):
 class Owner(Protocol):
     """Whose process this is: it is the prober that listeners know, and hears about life and death."""
 
+    family: Family
     listener: Listener | None
     counters: Counter[str]
 
@@ -92,8 +98,12 @@ class MtrProcess(ProcessProtocol):
     log = Logger()
     transport: Any
 
-    def __init__(self, owner: Owner, timers: Timers, wall_clock: Callable[[], float], limits: Limits) -> None:
+    def __init__(
+        self, owner: Owner, timers: Timers, wall_clock: Callable[[], float], limits: Limits, spend: int = 0
+    ) -> None:
         self._owner = owner
+        self.sequences = spend  # sequence numbers used up, at most: no fewer than commands given
+        self._spend_token = 0
         self._timers = timers
         self._limits = limits
         self._decoder = Decoder()
@@ -191,6 +201,7 @@ class MtrProcess(ProcessProtocol):
             lines.append(line)
             if prepared is not None:
                 self._in_flight[token] = (ticket, prepared, now)
+        self.sequences += len(lines)
         self._pipe_busy = True
         self.transport.write(b"".join(lines))
 
@@ -208,6 +219,9 @@ class MtrProcess(ProcessProtocol):
     def connectionMade(self) -> None:
         """Spawned: start the watchdog and tell the owner."""
         self._tick_call = self._timers.callLater(self._limits.tick_s, self._tick)
+        if self.sequences:
+            self._token = self._spend_token = 1
+            self.transport.write(spend_sequence(1, self._owner.family) * self.sequences)
         self._owner.process_started(self)
         self.transport.registerProducer(self, False)
 
@@ -264,6 +278,8 @@ class MtrProcess(ProcessProtocol):
         question = self._questions.pop(raw.token, None)
         if question is not None:
             question.on_answer(raw)
+        elif raw.token == self._spend_token and raw.word is Word.REFUSED:
+            pass
         elif raw.word is Word.UNKNOWN or raw.token == 0:
             self._count_unknown(raw)
         else:

@@ -53,6 +53,9 @@ COUNTERS = (
     "watchdog_kills",
     "failed_tests",
 )
+_ANSWERS_MAY_COME_S = 10.0
+_SEQUENCE_MARGIN = 100  # numbers mtr-packet may have skipped by itself: TCP ports that were in use
+_MOST_SPENT = 8000  # mtr-packet takes about 6 ms for them
 _STOPPING = "it was told to stop"
 
 
@@ -128,6 +131,8 @@ class Supervisor:
         self._spawned = False
         self._failures = 0  # processes since the last good self-test
         self._failed_test = False
+        self._sequences = 0  # used up by the last process, which ended at:
+        self._ended_at = 0.0
         self._deaths: deque[float] = deque()
         self._breaker_open = False
         self._call: IDelayedCall | None = None  # the next spawn or the next test
@@ -230,7 +235,7 @@ class Supervisor:
         self.counters["restarts"] += self._spawned
         self._spawned = True
         self._failed_test = False
-        process = MtrProcess(self, self._reactor, self._wall_clock, self._limits)
+        process = MtrProcess(self, self._reactor, self._wall_clock, self._limits, self._sequences_to_spend())
         self._process = process
         try:
             path = self._find_binary(self._path)
@@ -240,6 +245,16 @@ class Supervisor:
             self.process_ended(process, f"mtr-packet cannot be started: {error}")
         except OSError as error:
             self.process_ended(process, f"mtr-packet cannot be started: {error}")
+
+    def _sequences_to_spend(self) -> int:
+        """How many sequence numbers the next process must leave to late answers to the last one; see `process`.
+
+        0 once no answer can be expected any more, and if they are so many that the next process will come to the
+        doubtful ones, the last few of them, only after a while.
+        """
+        spend = self._sequences + _SEQUENCE_MARGIN
+        late = self._reactor.seconds() - self._ended_at < _ANSWERS_MAY_COME_S
+        return spend if self._sequences and late and spend <= _MOST_SPENT else 0
 
     def process_started(self, process: MtrProcess) -> None:
         """A child exists: limit it before it gets any work, then test it."""
@@ -282,6 +297,7 @@ class Supervisor:
     def process_ended(self, process: MtrProcess, reason: str) -> None:
         """The child is gone; see about the next."""
         self._process = None
+        self._sequences, self._ended_at = process.sequences, self._reactor.seconds()
         self._cancel()
         if self._stopping:
             stopped, self._stopped = self._stopped, []
