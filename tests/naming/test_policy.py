@@ -302,6 +302,13 @@ def test_translated_addresses_of_rfc_6052():
         assert IPv4Address("192.0.2.33") in [inner for _, inner in embedded(ip_address(text))], text
 
 
+def test_a_local_translator_address_against_the_rules_is_read_all_the_same():
+    """With bits set where RFC 6052 wants zeros, the last 32 bits are still taken for an IPv4 address."""
+    address = ip_address("64:ff9b:1:0:ff00::10.0.0.1")
+    assert [inner for _, inner in embedded(address)] == [IPv4Address("10.0.0.1")]
+    assert "10.0.0.1 is private use" in TargetPolicy(allow=(ip_network("64:ff9b:1::/48"),)).refusal(address)
+
+
 def test_plain_addresses_carry_nothing():
     """Neither an IPv4 address nor an ordinary IPv6 one, nor ::1, has an IPv4 address inside."""
     for text in words("8.8.8.8 2001:4860:4860::8888 ::1 :: fd00::1"):

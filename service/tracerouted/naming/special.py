@@ -105,7 +105,6 @@ def special(address: IPAddress) -> Special | None:
 
 
 _COMPATIBLE = IPv6Network("::/96")
-_MAPPED = IPv6Network("::ffff:0:0/96")
 _TRANSLATED = IPv6Network("::ffff:0:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
@@ -116,15 +115,14 @@ _6TO4 = IPv6Network("2002::/16")
 def embedded(address: IPAddress) -> Iterator[tuple[str, IPv4Address]]:
     """Every IPv4 address this address carries, each with what it is there; nothing for an IPv4 address.
 
-    A packet to such an address ends, or may end, at the IPv4 address inside it.
+    A packet to such an address ends, or may end, at the IPv4 address inside it. IPv4-mapped addresses are left out:
+    no packet has one.
     """
     if isinstance(address, IPv4Address):
         return
     value = int(address)
     low = IPv4Address(value & 0xFFFFFFFF)
-    if address in _MAPPED:
-        yield "IPv4-mapped", low
-    elif address in _COMPATIBLE and value > 1:  # :: and ::1 are addresses of their own
+    if address in _COMPATIBLE and value > 1:  # :: and ::1 are addresses of their own
         yield "IPv4-compatible", low
     elif address in _TRANSLATED:
         yield "IPv4-translated", low
