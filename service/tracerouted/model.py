@@ -240,6 +240,13 @@ class HopRetracted(NamedTuple):
     flow: int
 
 
+class FlowCut(NamedTuple):
+    """A flow ends at `last_ttl`: its probes on their way to higher TTLs are nobody's. It changes no revision."""
+
+    flow: int
+    last_ttl: int
+
+
 class AddressDescribed(NamedTuple):
     """A responder's reverse name or AS was found. None means nothing new was learnt about that half."""
 
@@ -270,7 +277,7 @@ class StatusChanged(NamedTuple):
     error: str | None = None
 
 
-Fact = ProbeSent | ProbeSettled | HopRateLimited | HopRetracted | AddressDescribed | StatusChanged
+Fact = ProbeSent | ProbeSettled | HopRateLimited | HopRetracted | FlowCut | AddressDescribed | StatusChanged
 
 
 # --- what is told --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from attrs import Factory, define, field
 from ..model import (
     Asn,
     Fact,
+    FlowCut,
     Hop,
     HopEvent,
     HopRateLimited,
@@ -98,6 +99,9 @@ class Fold:
         if isinstance(fact, ProbeSent):
             self._hop(fact.ttl).probes.setdefault(fact.number, fact)
             return
+        if isinstance(fact, FlowCut):
+            self._cut(fact)
+            return
         self.revision += 1
         if isinstance(fact, ProbeSettled):
             self._settle(fact)
@@ -119,6 +123,13 @@ class Fold:
         else:
             hop.add(fact)
 
+    def _cut(self, cut: FlowCut) -> None:
+        for ttl, hop in self._hops.items():
+            if ttl > cut.last_ttl:
+                for number, probe in list(hop.probes.items()):
+                    if type(probe) is ProbeSent and probe.flow == cut.flow:
+                        del hop.probes[number]
+
     def _change(self, fact: StatusChanged) -> None:
         if not self.created_at:
             self.created_at = fact.at
@@ -138,8 +149,10 @@ class Fold:
             hop = self._hops[ttl] = _HopState()
         return hop
 
-    def event(self, fact: Fact) -> StatusEvent | HopEvent:
-        """What a follower is told of `fact`, which must be the one just applied."""
+    def event(self, fact: Fact) -> StatusEvent | HopEvent | None:
+        """What a follower is told of `fact`, which must be the one just applied; None if it changed no revision."""
+        if isinstance(fact, ProbeSent | FlowCut):
+            return None
         if isinstance(fact, StatusChanged):
             return StatusEvent(self.revision, self.status, self.stop_reason, self.target, self.source_address)
         hop = self._hop(fact.ttl)

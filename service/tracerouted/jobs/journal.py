@@ -25,6 +25,7 @@ from ..model import (
     EndEvent,
     Fact,
     Family,
+    FlowCut,
     HopRateLimited,
     HopRetracted,
     MplsLabel,
@@ -51,7 +52,10 @@ _KINDS: tuple[type[Any], ...] = (
     HopRetracted,
     AddressDescribed,
     StatusChanged,
+    FlowCut,
 )
+#: Facts that change no revision: they show with the next one that does.
+QUIET = (ProbeSent, FlowCut)
 _CODES = {kind: code for code, kind in enumerate(_KINDS)}
 
 
@@ -141,7 +145,7 @@ class Journal:
     def append(self, fact: Fact) -> None:
         """One more fact. Nothing may be appended to a sealed journal."""
         self._facts.append(fact)
-        if type(fact) is ProbeSent:
+        if type(fact) in QUIET:
             return
         self._revision += 1
         if type(fact) is StatusChanged:
@@ -174,7 +178,7 @@ class Journal:
         facts = self._facts
         # Probes sent since the last visible change are left for the next revision: one revision, one document.
         last = len(facts)
-        while last and type(facts[last - 1]) is ProbeSent:
+        while last and type(facts[last - 1]) in QUIET:
             last -= 1
         for fact in facts[self._folded : last]:
             self._fold.apply(fact)
@@ -238,8 +242,9 @@ class _EventLog:
     def add(self, fact: Fact) -> None:
         self.seen += 1
         self.fold.apply(fact)
-        if not isinstance(fact, ProbeSent):
-            self._push(self.fold.event(fact))
+        event = self.fold.event(fact)
+        if event is not None:
+            self._push(event)
 
     def end(self, revision: int, expires_at: float | None) -> None:
         self.ended = True

@@ -375,13 +375,13 @@ class MemoryEngine:
         if job.prefix is not None:
             self._admission.leave(job.prefix, job)
             self._start_more()
-        waiters, job.waiters = job.waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
         if job.looking_up:
             job.timer = self._clock.callLater(DESCRIPTION_GRACE_S, self._names_are_late, job)
         else:
-            self._seal_if_quiet(job)
+            self._seal(job)
+        waiters, job.waiters = job.waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
 
     def _names_are_late(self, job: _Job) -> None:
         job.timer = None

@@ -80,6 +80,8 @@ class Flow:
     enders: list[tuple[InFlight, ProbeSettled]] = Factory(list)
     news_at: float = 0.0
     stall_limit: int = 0
+    #: an end that could still be disproved waits until then (monotonic) for the probes under way above it; 0: no
+    hold_until: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         self.cells = [None] * (MOST_TTL + 1)

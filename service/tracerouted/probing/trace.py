@@ -24,6 +24,7 @@ from heapq import heappop, heappush
 
 from ..model import (
     Fact,
+    FlowCut,
     HopRateLimited,
     HopRetracted,
     Outcome,
@@ -102,6 +103,7 @@ class TraceMachine:
         self._due: list[tuple[float, int, Cell]] = []
         self._order = 0
         self._next_slot = [now] * (MOST_TTL + 1)
+        self._last_sent = [-NEVER] * (MOST_TTL + 1)
         self._waiting: dict[int, InFlight] = {}
         self._next_check = NEVER
         self._largest_rtt = 0.0
@@ -132,6 +134,8 @@ class TraceMachine:
         self._pace_at = max(self._pace_at, now - 2 * PACE_S) + PACE_S
         probe.sent_at = now
         probe.wall_sent_at = round(now + self._wall_offset, 3)
+        if not self._waiting:
+            self._next_check = NEVER
         self._waiting[probe.number] = probe
         self._next_check = min(self._next_check, now + min(LEAST_WAIT_S, self._timeout))
         if probe.cell is not None:
@@ -164,6 +168,11 @@ class TraceMachine:
             cell.due = None
             if flow.done or cell.issued >= self._probes or (flow.end is not None and cell.ttl > flow.end.ttl):
                 continue
+            free = self._last_sent[cell.ttl] + self._interval
+            if free > now:  # another flow's probe left late
+                self._schedule(cell, free)
+                continue
+            self._last_sent[cell.ttl] = now
             if not cell.issued:
                 flow.news_at = now
             self._issued += 1
@@ -226,7 +235,11 @@ class TraceMachine:
         if self._waiting:
             wake = min(wake, self._next_check)
         for flow in self._flows:
-            if flow.end is None and not flow.done and self._stall_limit(flow) > flow.scheduled:
+            if flow.done:
+                continue
+            if flow.end is not None:
+                wake = min(wake, flow.hold_until or NEVER)
+            elif self._stall_limit(flow) > flow.scheduled:
                 wake = min(wake, self._stalls_at(flow))
         return wake
 
@@ -242,7 +255,13 @@ class TraceMachine:
             self.stop(StopReason.DEADLINE)
             return
         for flow in self._flows:
-            if flow.end is None and not flow.done and now >= self._stalls_at(flow):
+            if flow.done:
+                continue
+            if flow.end is not None:
+                if flow.hold_until and now >= flow.hold_until:
+                    flow.hold_until = 0.0
+                    self._finish_if_done(flow, now)
+            elif now >= self._stalls_at(flow):
                 limit = self._stall_limit(flow)
                 if limit > flow.scheduled:
                     self._expected = None
@@ -384,7 +403,7 @@ class TraceMachine:
             loop = flow.loop_ttl()
             if loop is not None:
                 self._set_end(flow, End(loop, StopReason.LOOP, None, firm=False), now)
-        self._finish_if_done(flow)
+        self._finish_if_done(flow, now)
 
     def _shorten_waits(self, now: float) -> None:
         """An answer nobody had before may shorten the wait for others: look at them again."""
@@ -433,7 +452,7 @@ class TraceMachine:
             )
             if trusted:
                 self._set_end(flow, End(probe.ttl, reason, fact.address, firm), now)
-        self._finish_if_done(flow)
+        self._finish_if_done(flow, now)
 
     def _target_answers(self, flow: Flow) -> bool:
         return self._scout_rtt is not None or any(fact.outcome is Outcome.REPLY for _, fact in flow.enders)
@@ -441,11 +460,19 @@ class TraceMachine:
     def _set_end(self, flow: Flow, end: End, now: float) -> None:
         before = flow.front
         flow.end = end
-        self._retract_above(flow, end.ttl)
-        self._quicken(flow, before, now)
+        self._cut(flow, end.ttl)
         for probe, fact in flow.enders:
             if probe.ttl > end.ttl:
                 self._count_at_end(flow, end, probe, fact)
+        self._quicken(flow, before, now)
+        cell = flow.cells[end.ttl]
+        if cell is not None and self._under_way_above(flow, end.ttl):
+            if not end.firm and end.reason is not StopReason.LOOP:
+                # An answer from beyond would disprove this end: give those under way the time of a neighbour.
+                flow.hold_until = now + max(3 * cell.rtt_max, LEAST_WAIT_BY_NEIGHBOUR_S)
+            if cell.due is not None:
+                # What the end says to these counts here: leave it time to.
+                self._schedule(cell, max(cell.due, now + self._interval))
         if end.reason is StopReason.REACHED and self._expected is None:
             self._expected = end.ttl  # the other flows are likely as long
 
@@ -502,18 +529,18 @@ class TraceMachine:
     def _judge_lost(self, probe: InFlight, now: float) -> None:
         if probe.cell is None or probe.judged:
             return
-        self._judge(probe, Outcome.TIMEOUT, None)
+        self._judge(probe, Outcome.TIMEOUT, None, now)
 
     def _judge_error(self, probe: InFlight, error: str | None, now: float) -> None:
         if probe.cell is None or probe.judged:
             return
         self._errors += 1
         self.error = f"a probe could not be sent: {error}"
-        self._judge(probe, Outcome.ERROR, error)
+        self._judge(probe, Outcome.ERROR, error, now)
         if self._errors >= MOST_ERRORS and not any(self._received) and not any(self._lost):
             self.stop(StopReason.ERROR)
 
-    def _judge(self, probe: InFlight, outcome: Outcome, error: str | None) -> None:
+    def _judge(self, probe: InFlight, outcome: Outcome, error: str | None, now: float) -> None:
         fact = ProbeSettled(
             probe.number,
             probe.ttl,
@@ -526,7 +553,7 @@ class TraceMachine:
             error,
         )
         self._settle(probe, fact)
-        self._finish_if_done(probe.flow)
+        self._finish_if_done(probe.flow, now)
 
     def _settle(self, probe: InFlight, fact: ProbeSettled) -> None:
         cell, flow = probe.cell, probe.flow
@@ -568,7 +595,14 @@ class TraceMachine:
                 self._emit(HopRateLimited(ttl, ttl in self._rate_limited))
             best = min(best, loss)
 
-    def _retract_above(self, flow: Flow, last: int) -> None:
+    def _under_way_above(self, flow: Flow, last: int) -> bool:
+        return any(
+            probe.flow is flow and probe.cell is not None and probe.ttl > last for probe in self._waiting.values()
+        )
+
+    def _cut(self, flow: Flow, last: int) -> None:
+        """Nothing above `last` is part of the flow."""
+        self._emit(FlowCut(flow.number, last))
         for ttl in range(last + 1, flow.scheduled + 1):
             cell = flow.cells[ttl]
             if cell is not None and cell.facts:
@@ -582,18 +616,21 @@ class TraceMachine:
 
     # --- the whole -------------------------------------------------------------------------------------------
 
-    def _finish_if_done(self, flow: Flow) -> None:
+    def _finish_if_done(self, flow: Flow, now: float) -> None:
         if self.finished or flow.done:
             return
-        flow.done = self._flow_end(flow)
+        flow.done = self._flow_end(flow, now)
         if flow.done and all(other.done for other in self._flows):
             reasons = {other.done for other in self._flows}
             self.stop(next(reason for reason in _PRECEDENCE if reason in reasons))
 
-    def _flow_end(self, flow: Flow) -> StopReason | None:
+    def _flow_end(self, flow: Flow, now: float) -> StopReason | None:
         complete_below = flow.advance(self._probes)
         if flow.end is not None:
-            return flow.end.reason if complete_below > flow.end.ttl else None
+            if complete_below <= flow.end.ttl:
+                return None
+            held = now < flow.hold_until and self._under_way_above(flow, flow.end.ttl)
+            return None if held else flow.end.reason
         silent = complete_below - 1 - flow.highest_router
         over = complete_below > self._max_ttl
         if not over and (silent < self._gap_limit or self._scout_rtt is not None):
@@ -602,7 +639,7 @@ class TraceMachine:
             return StopReason.ERROR
         if over:
             return StopReason.MAX_TTL
-        self._retract_above(flow, flow.highest_router + self._gap_limit)
+        self._cut(flow, flow.highest_router + self._gap_limit)
         return StopReason.GAP_LIMIT
 
     def stop(self, reason: StopReason) -> None:
