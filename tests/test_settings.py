@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from pathlib import Path
 
 import pytest
 from attrs import fields
 
+import tracerouted
 from tracerouted.settings import Address, SettingError, Settings, listed, option, unknown_variables, variable
 
 FIELDS = {attribute.name: attribute for attribute in fields(Settings)}
@@ -173,6 +176,14 @@ def test_mtr_packet() -> None:
     """A path is taken as it is; none means that the program is looked up when it is started."""
     assert Settings().mtr_packet is None
     assert from_environment(MTR_PACKET="/opt/mtr packet").mtr_packet == "/opt/mtr packet"
+
+
+def test_every_setting_is_used() -> None:
+    """No setting is without effect: each is read somewhere in the package."""
+    package = Path(tracerouted.__file__).parent
+    source = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "settings.py")
+
+    assert [name for name in FIELDS if not re.search(rf"settings\.{name}\b|\)\.{name}\b", source)] == []
 
 
 def test_unknown_variables_are_found() -> None:

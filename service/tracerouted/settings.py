@@ -188,7 +188,7 @@ class Settings:
         "",
         _addresses("192.0.2.53 or [2001:db8::53]:5353", default_port=53),
         "ADDRESS[:PORT]",
-        "DNS servers for the names of responders; empty means the system's.",
+        "DNS servers to ask for names and addresses; empty means the system's resolver.",
         repeatable=True,
     )
     dns_lookups: int = _setting("32", _count(1, 1000), "LOOKUPS", "DNS look-ups under way at once.")
