@@ -136,6 +136,10 @@ class DnsClientTests(SynchronousTestCase):
         assert [peer for _, peer in self.net.sent] == [ONE, TWO, TWO]
         self.failureResultOf(d, NoAnswer)
 
+    def test_no_servers(self):
+        """Without any server the question fails at once."""
+        self.failureResultOf(self.ask(()), NoAnswer)
+
     def test_no_socket(self):
         """When no socket can be had the question fails at once."""
         self.net.sockets = 0

@@ -137,7 +137,7 @@ class _Exchange:
         self._udp = udp
         self._query = query
         self._turns = list(dict.fromkeys(servers)) * ROUNDS
-        self._patience_s = deadline_s / len(self._turns)
+        self._patience_s = deadline_s / max(1, len(self._turns))
         self._trouble = f"did not answer within {deadline_s:g} s"
         self._asked: dict[Server, _Asked] = {}
         self._latest: Server | None = None

@@ -1,10 +1,10 @@
 """Addresses that are not ordinary hosts on the Internet, as tables, and IPv4 addresses hidden inside IPv6 ones.
 
-The rows are those of the IANA special-purpose registries (RFC 6890, RFC 8190; read 2025-10) that are not globally
-reachable, with multicast, deprecated and translated forms added. Where the registry marks a block reachable but what
-answers there is whatever is nearest, or nothing (the anycast services and identifiers inside 192.0.0.0/24 and
-2001::/23, the NAT64 prefix), the block is listed all the same. The globally announced AS112 and AMT prefixes
-(192.31.196.0/24, 192.52.193.0/24, 192.175.48.0/24, 2620:4f:8000::/48) are ordinary unicast and not listed.
+The rows are those of the IANA special-purpose registries (RFC 6890, RFC 8190) that are not globally reachable, with
+multicast, deprecated and translated forms added. Where a registry marks a block reachable but what answers there is
+whatever is nearest, or nothing (the anycast services and identifiers inside 192.0.0.0/24 and 2001::/23, the NAT64
+prefix), the block is listed all the same. The globally announced AS112 and AMT prefixes (192.31.196.0/24,
+192.52.193.0/24, 192.175.48.0/24, 2620:4f:8000::/48) are ordinary unicast and not listed.
 """
 
 from __future__ import annotations
