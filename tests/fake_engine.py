@@ -244,9 +244,13 @@ class FakeEngine:
         return waiting
 
     def cancel(self, trace_id: str) -> None:
-        if not self._job(trace_id).trace.status.terminal:
+        job = self._job(trace_id)
+        waiting, job.waiting = job.waiting, []
+        if not job.trace.status.terminal:
             self.finish(trace_id, Status.CANCELLED, StopReason.CANCELLED)
         del self.jobs[trace_id]
+        job.waiting = waiting
+        self._release(job)
 
     def readiness(self) -> Mapping[Family, Readiness]:
         return self.ready
@@ -265,13 +269,14 @@ class FakeEngine:
             started_at=EPOCH + self.clock.seconds(),
         )
 
-    def probe(self, trace_id: str, ttl: int, *probes: Probe) -> None:
-        """Probes of one hop settle, in order; each is an event."""
+    def probe(self, trace_id: str, ttl: int, *probes: Probe, keep: int | None = None) -> None:
+        """Probes of one hop settle, in order; each is an event. `keep` is how many of the latest the hop shows."""
         for probe in probes:
             job = self._job(trace_id)
             hops = {hop.ttl: hop for hop in job.trace.hops}
             before = hops[ttl].probes if ttl in hops else ()
-            hops[ttl] = hop = hop_of(ttl, (*before, probe), job.names)
+            shown = (*before, probe)[-keep:] if keep else (*before, probe)
+            hops[ttl] = hop = hop_of(ttl, shown, job.names)
             self._tell(
                 job,
                 lambda revision, hop=hop, probe=probe: HopEvent(

@@ -13,6 +13,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fake_engine import probe_of
+
 PEER = IPv4Address("TCP", "192.0.2.77", 40000)
 BUFFER_BYTES = 65_536
 
@@ -217,3 +219,12 @@ def json_body(document: Any, headers: dict[str, str]) -> tuple[dict[str, str], b
     """The headers and body of a POST; a str or bytes document is sent as it is."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     return {"Content-Type": "application/json"} | {n.replace("_", "-"): v for n, v in headers.items()}, body
+
+
+def finished_trace(service: Service, target: str = "example.net") -> str:
+    """A finished trace of one hop; its id."""
+    trace_id = service.post({"target": target}).json["id"]
+    service.engine.start(trace_id)
+    service.engine.probe(trace_id, 1, probe_of("192.0.2.9", 512))
+    service.engine.finish(trace_id)
+    return trace_id

@@ -26,10 +26,10 @@ from zope.interface import implementer
 from ..jobs.engine import Engine, Follower
 from ..model import EndEvent, Hop, HopEvent, Outcome, StatusEvent, Trace
 from . import problems
-from .channel import EdgeRequest
 from .formats import text
 from .limits import SETTINGS, HttpLimits
 from .problems import later
+from .request import EdgeRequest
 
 #: What a stream holds of the events at a time; twisted's transports ask for a pause at the same size.
 CHUNK_BYTES = 65_536

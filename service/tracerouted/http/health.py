@@ -9,8 +9,8 @@ from attrs import frozen
 
 from ..jobs.engine import Engine, Readiness
 from . import problems
-from .channel import EdgeRequest
 from .problems import later
+from .request import EdgeRequest
 from .wire import encode
 
 RETRY_AFTER_S = 2

@@ -109,6 +109,20 @@ class ProblemError(Exception):
         ]
         return msgspec.json.encode(document | self.members)
 
+    def fields(self, body: bytes) -> list[tuple[bytes, bytes]]:
+        """The header fields of the answer."""
+        return [
+            (b"Content-Type", CONTENT_TYPE),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Cache-Control", b"no-store"),
+            *self.headers.items(),
+        ]
+
+
+def instance(uri: bytes) -> str:
+    """The path of a request target, without its query, as ASCII."""
+    return uri.split(b"?", 1)[0].decode("ascii", "backslashreplace")
+
 
 def pointer(field: str) -> str:
     """The JSON pointer (RFC 6901) of a top-level field; "" names the whole document."""

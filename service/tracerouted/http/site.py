@@ -24,11 +24,13 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from ..jobs.engine import Engine
 from . import problems
-from .channel import EdgeChannel, EdgeRequest
+from .channel import EdgeChannel
 from .events import Streams
 from .health import Health
 from .limits import SETTINGS, HttpLimits
-from .traces import Rendered, Traces
+from .rendered import Rendered
+from .request import EdgeRequest
+from .traces import Traces
 
 #: How often connections are looked at for having taken too long.
 _SWEEP_S = 1.0

@@ -1,18 +1,17 @@
 """The resources under `/traces`.
 
 Reading a finished trace is the path most often taken: `Engine.revision` alone decides about 304, and a finished
-document is rendered once and kept in `Rendered`.
+document is rendered once and kept (`rendered`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
-from attrs import define, field, frozen
+from attrs import define
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
@@ -20,12 +19,13 @@ from ..jobs.engine import Engine
 from ..model import Problem, Status, Trace
 from ..naming.hostname import parse_target
 from . import problems
-from .channel import EdgeRequest
 from .decode import decode_request
 from .events import Streams, event_headers
 from .formats import BY_MEDIA_TYPE, FORMATS, MEDIA_TYPES, Format
 from .negotiate import acceptable, event_id, is_json, matches, wait_preferred
 from .problems import ProblemError, invalid
+from .rendered import Document, Rendered
+from .request import EdgeRequest
 from .wire import encode_page, encode_trace
 
 EVENT_STREAM = "text/event-stream"
@@ -35,51 +35,6 @@ JSON = "application/json"
 _LIST_PARAMETERS = ("status", "target", "limit", "cursor")
 _DEFAULT_PAGE = 20
 _MOST_PAGE = 100
-
-
-@frozen
-class Document:
-    """A rendered trace."""
-
-    revision: int
-    tag: bytes
-    body: bytes
-    content_type: bytes
-
-
-@define
-class Rendered:
-    """The documents of finished traces used last, as many as fit into `most` bytes."""
-
-    most: int
-    size: int = field(default=0, init=False)
-    _documents: OrderedDict[tuple[str, str], Document] = field(factory=OrderedDict, init=False)
-
-    def get(self, trace_id: str, name: str) -> Document | None:
-        """The document of a trace in the format `name`."""
-        key = trace_id, name
-        document = self._documents.get(key)
-        if document is not None:
-            self._documents.move_to_end(key)
-        return document
-
-    def put(self, trace_id: str, name: str, document: Document) -> None:
-        """Keep a document, and let go of those used longest ago."""
-        self._discard((trace_id, name))
-        self._documents[trace_id, name] = document
-        self.size += len(document.body)
-        while self.size > self.most:
-            self._discard(next(iter(self._documents)))
-
-    def forget(self, trace_id: str) -> None:
-        """Let go of all documents of a trace."""
-        for name in FORMATS:
-            self._discard((trace_id, name))
-
-    def _discard(self, key: tuple[str, str]) -> None:
-        document = self._documents.pop(key, None)
-        if document is not None:
-            self.size -= len(document.body)
 
 
 @define
