@@ -5,6 +5,10 @@ from __future__ import annotations
 from attrs import define, field
 
 
+#: Rounding must not keep a token from being there when its time has come.
+_ALMOST = 1 - 1e-6
+
+
 @define(eq=False)
 class TokenBucket:
     """`rate` tokens a second, at most `burst` saved up. Times are monotonic seconds."""
@@ -22,13 +26,8 @@ class TokenBucket:
         if self._at is not None and now > self._at:
             self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
-        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self.rate
+        return 0.0 if self._tokens >= _ALMOST else (1 - self._tokens) / self.rate
 
     def take(self) -> None:
         """Take a token that `wait` said is there."""
         self._tokens -= 1
-
-    def full(self, now: float) -> bool:
-        """Whether the bucket is as good as new: nobody needs to remember it."""
-        self.wait(now)
-        return self._tokens >= self.burst

@@ -35,7 +35,9 @@ YOUNG_S = 0.2
 PROBES_PER_TURN = 8
 EXHAUSTED_PAUSE_S = 0.02
 SLOTS_REGAIN_S = 1.0
+SWEEP_S = 0.25
 LEAST_SLOTS = 16
+MOST_SLOTS = 10_000  # until the prober has said how many it has
 SOCKET_PROTOCOLS = (Protocol.TCP, Protocol.SCTP)
 
 
@@ -108,7 +110,8 @@ class _Lane:
     sockets_turn: bool = False
     proven: float = 0.0
     paused_until: float = 0.0
-    regain_at: float = 0.0
+    regain_at: float = NEVER
+    sweep_at: float = 0.0
 
     def next_run(self) -> Run | None:
         """Whose turn it is to send: the two kinds in turn, so that neither waits for the other's budget."""
@@ -130,14 +133,18 @@ class _Lane:
                     self.sockets.young -= 1
 
     def regain(self, now: float) -> None:
-        """Slots lost to exhaustion come back, slowly."""
+        """Slots lost to exhaustion come back, doubling every `SLOTS_REGAIN_S`."""
         capabilities = self.prober.capabilities
         most = capabilities.slots if capabilities else LEAST_SLOTS
-        if self.all.slot_limit > most:
-            self.all.slot_limit = most
-        elif self.all.slot_limit < most and now >= self.regain_at:
-            self.all.slot_limit = most if not self.regain_at else min(most, self.all.slot_limit * 2)
-            self.regain_at = now + SLOTS_REGAIN_S
+        while self.all.slot_limit < most and now >= self.regain_at:
+            self.all.slot_limit *= 2
+            self.regain_at += SLOTS_REGAIN_S
+        self.all.slot_limit = min(self.all.slot_limit, most)
+
+    def requeue(self, run: Run) -> None:
+        """A trace waits for its turn to send."""
+        run.queued = True
+        (self.socket_queue if run.by_socket else self.queue).append(run)
 
 
 @define(eq=False)
@@ -162,7 +169,7 @@ class Scheduler:
         """Let traces of this prober's family run on it."""
         limits = self._limits
         self._lanes[prober.family] = _Lane(
-            prober, _Budget(limits.young, LEAST_SLOTS), _Budget(limits.socket_young, limits.socket_slots)
+            prober, _Budget(limits.young, MOST_SLOTS), _Budget(limits.socket_young, limits.socket_slots)
         )
 
     @property
@@ -308,11 +315,19 @@ class Scheduler:
             if run.machine.finished or run.machine.wants_proof:
                 self._settle(run, now)
             if not run.machine.finished and not run.queued:
-                run.queued = True
-                (run.lane.socket_queue if run.by_socket else run.lane.queue).append(run)
+                run.lane.requeue(run)
         for lane in self._lanes.values():
+            self._sweep(lane, now)
             self._pump(lane, now)
         self._arm(now)
+
+    def _sweep(self, lane: _Lane, now: float) -> None:
+        """Time passes for traces that wait for their turn, too."""
+        if now < lane.sweep_at:
+            return
+        lane.sweep_at = now + SWEEP_S
+        for run in [*lane.queue, *lane.socket_queue]:
+            self._settle(run, now)
 
     def _arm(self, now: float) -> None:
         """Set the one timer to the next time anything is to be done."""
@@ -324,6 +339,8 @@ class Scheduler:
             at = wakes[0][0]
         for lane in self._lanes.values():
             at = min(at, self._sends_at(lane, now))
+            if lane.queue or lane.socket_queue:
+                at = min(at, max(now, lane.sweep_at))
         if at >= self._timer_at and self._timer is not None:
             return
         if self._timer is not None:
