@@ -206,7 +206,9 @@ class Service:
         """One request on a connection of its own, answered at once."""
         connection = self.connect()
         connection.request(method, path, headers, body)
-        return connection.answer(method)
+        answer = connection.answer(method)
+        connection.leave()
+        return answer
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, {name.replace("_", "-"): value for name, value in headers.items()})
