@@ -37,6 +37,14 @@ def test_the_least_recently_used_makes_room():
     assert [cache.get(key, 3, MISSING) for key in "abc"] == [1, MISSING, 3]
 
 
+def test_putting_again_is_use():
+    """An entry put again is not the next to make room."""
+    cache = TtlCache(2)
+    for key in "abac":
+        cache.put(key, key, ttl=100, now=0)
+    assert [cache.get(key, 1, MISSING) for key in "abc"] == ["a", MISSING, "c"]
+
+
 def test_putting_again_replaces_value_and_time():
     """A second put under a key counts alone."""
     cache = TtlCache(2)

@@ -133,7 +133,7 @@ class DnsClientTests(SynchronousTestCase):
         self.net.servers.update({ONE: lambda query: reply(query, rcode=dns.ESERVER), TWO: silent})
         d = self.ask((ONE, TWO))
         self.net.run(5)
-        assert [peer for _, peer in self.net.sent] == [ONE, TWO, TWO]
+        assert self.net.sent == [(0, ONE), (1.5, TWO), (3.0, TWO)]
         self.failureResultOf(d, NoAnswer)
 
     def test_no_servers(self):
@@ -195,9 +195,10 @@ class DnsClientTests(SynchronousTestCase):
 
     def test_records_of_other_types_and_names_do_not_count(self):
         """Only records of the type asked for, owned by the name asked for, are taken."""
-        self.net.servers[ONE] = lambda query: reply(
-            query, [ptr(NAME, "liar.example"), a("other.example", "198.51.100.66"), a(NAME.upper(), "203.0.113.1")]
-        )
+        chaos = a(NAME, "198.51.100.66")
+        chaos.cls = dns.CH
+        others = [ptr(NAME, "liar.example"), a("other.example", "198.51.100.66"), chaos]
+        self.net.servers[ONE] = lambda query: reply(query, [*others, a(NAME.upper(), "203.0.113.1")])
         d = self.ask()
         self.net.run(0.02)
         assert self.addresses(d) == ["203.0.113.1"]

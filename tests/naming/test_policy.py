@@ -302,6 +302,13 @@ def test_translated_addresses_of_rfc_6052():
         assert IPv4Address("192.0.2.33") in [inner for _, inner in embedded(ip_address(text))], text
 
 
+def test_a_local_translator_with_a_short_prefix_can_be_allowed():
+    """An address for a /48 translator is not refused for the zeros that end it, only for what it carries."""
+    policy = TargetPolicy(allow=(ip_network("64:ff9b:1::/48"),))
+    assert policy.refusal(ip_address("64:ff9b:1:808:8:800::")) is None
+    assert "10.8.8.8 is private use" in policy.refusal(ip_address("64:ff9b:1:a08:8:800::"))
+
+
 def test_a_local_translator_address_against_the_rules_is_read_all_the_same():
     """With bits set where RFC 6052 wants zeros, the last 32 bits are still taken for an IPv4 address."""
     address = ip_address("64:ff9b:1:0:ff00::10.0.0.1")

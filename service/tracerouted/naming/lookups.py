@@ -105,8 +105,8 @@ class LookUps(Generic[K, V]):
             self._beginning = False
 
     def _ended(self, result: V | Failure, key: K, shared: _LookUp[V]) -> None:
-        if self._under_way.get(key) is not shared:
-            return  # stopped
+        if self._stopped:
+            return
         del self._under_way[key]
         askers, shared.askers = shared.askers, []
         for asker in askers:
