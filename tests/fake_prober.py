@@ -29,7 +29,7 @@ def straight(length: int = 5, rtt: float = 0.002) -> Network:
 
 @define(eq=False)
 class FakeProber:
-    """A `Prober`. `sent` holds (time, kind, TTL, source port) of all probes; `most_in_flight` what was seen at once."""
+    """A `Prober`. `sent` holds (time, kind, TTL, source port) of all probes; `most_...` what was seen at once."""
 
     clock: Clock
     network: Network = field(factory=straight)
