@@ -108,6 +108,7 @@ class FakeFollower:
     _next: int
     _born: int
     _called: bool = field(default=False, init=False)
+    _on_close: Callable[[], None] = lambda: None
     closed: bool = field(default=False, init=False)
 
     @property
@@ -139,6 +140,7 @@ class FakeFollower:
         self.closed = True
         if self in self._job.followers:
             self._job.followers.remove(self)
+            self._on_close()
 
     def wake(self) -> None:
         if not self._called:
@@ -153,12 +155,14 @@ class FakeFollower:
 
 @define
 class FakeEngine:
-    """The engine; `refuse` is raised by the next `submit`, `ready` is what `readiness` says."""
+    """The engine; `refuse` is raised by the next `submit`, `ready` is what `readiness` says, `on_close`
+    is called whenever a follower closes."""
 
     clock: Clock
     jobs: dict[str, Job] = field(factory=dict)
     submitted: list[TraceRequest] = field(factory=list)
     refuse: Exception | None = None
+    on_close: Callable[[], None] = lambda: None
     built: int = 0
     ready: dict[Family, Readiness] = field(
         factory=lambda: {
@@ -231,7 +235,7 @@ class FakeEngine:
     def follow(self, trace_id: str, notify: Callable[[], None], after: int = 0) -> FakeFollower:
         job = self._job(trace_id)
         start = next((i for i, (event, _) in enumerate(job.events) if event.revision > after), len(job.events))
-        follower = FakeFollower(job, self.clock, notify, start, len(job.events))
+        follower = FakeFollower(job, self.clock, notify, start, len(job.events), self.on_close)
         job.followers.append(follower)
         return follower
 
