@@ -112,7 +112,7 @@ def test_from_request_to_result() -> None:
 
 def test_ids_are_capabilities() -> None:
     """Ids hold at least 128 random bits, are URL-safe and never repeat."""
-    world = World(max_running=1)
+    world = World()
     ids = {world.submit(PUBLIC.format(n)) for n in range(100)}
     assert 100 == len(ids)
     assert all(len(each) >= 22 and each.replace("-", "a").replace("_", "a").isalnum() for each in ids)
@@ -341,6 +341,16 @@ def test_queue_full() -> None:
     assert {"running": 2, "queued": 3, "kept": 0} == world.engine.counts
 
 
+def test_a_queue_that_cannot_drain_in_time() -> None:
+    """A trace that could not run before its deadline is refused rather than left to fail in the queue."""
+    world = World(lambda *args: None, max_running=1, max_queued=1000)
+    for number in range(31):
+        world.submit(PUBLIC.format(number), deadline_ms=60_000)
+    with pytest.raises(Busy, match="deadline_ms"):
+        world.submit(deadline_ms=20_000)
+    world.submit(deadline_ms=60_000)
+
+
 def test_no_route() -> None:
     """Without a route the trace ends failed with the system's words, and nothing is sent."""
     world = World()
@@ -433,14 +443,14 @@ def test_listing_pages() -> None:
     for number in range(7):
         ids.append(world.submit(PUBLIC.format(number)))
         pump(world.clock, 0.1)
-    first = world.engine.list(limit=3)
+    page = world.engine.list(limit=3)
+    seen = [trace.id for trace in page.traces]
     world.submit(PUBLIC.format(99))
     world.engine.cancel(ids[3])
-    second = world.engine.list(limit=3, cursor=first.cursor)
-    third = world.engine.list(limit=3, cursor=second.cursor)
-    seen = [trace.id for page in (first, second, third) for trace in page.traces]
+    while page.cursor is not None:
+        page = world.engine.list(limit=2, cursor=page.cursor)
+        seen += [trace.id for trace in page.traces]
     assert [each for each in reversed(ids) if each != ids[3]] == seen
-    assert third.cursor is None
     with pytest.raises(ValueError, match="cursor"):
         world.engine.list(cursor="nonsense!")
 
