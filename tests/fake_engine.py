@@ -295,24 +295,29 @@ class FakeEngine:
         status: Status = Status.COMPLETED,
         stop_reason: StopReason = StopReason.REACHED,
         error: str | None = None,
+        seal: bool = True,
     ) -> None:
-        """The trace ends."""
+        """The trace ends; unless `seal`, names may still arrive, and its end event comes with `seal`."""
         job = self._job(trace_id)
-        now = EPOCH + self.clock.seconds()
         addresses = tuple(hop.responders[0].address if hop.responders else None for hop in job.trace.hops)
-        self._tell(
-            job,
-            None,
+        self._status(
+            trace_id,
             status=status,
             stop_reason=stop_reason,
             reached=stop_reason is StopReason.REACHED,
-            finished_at=now,
-            expires_at=now + RETENTION_S,
+            finished_at=EPOCH + self.clock.seconds(),
             path_id="9f2c",
             paths=(Path(1, "9f2c", addresses),),
             error=error,
         )
+        if seal:
+            self.seal(trace_id)
         self._release(job)
+
+    def seal(self, trace_id: str) -> None:
+        """Nothing about a finished trace changes any more."""
+        job = self._job(trace_id)
+        self._tell(job, None, expires_at=EPOCH + self.clock.seconds() + RETENTION_S)
 
     def _job(self, trace_id: str) -> Job:
         try:

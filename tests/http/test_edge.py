@@ -287,6 +287,7 @@ def test_exactly_16_kib(service: Service, size: int, status: int, chunked: bool)
     else:
         data = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
     assert status == send(service, data).answer().status
+    assert [status] == [413] * (1 - len(service.engine.submitted)) + [202] * len(service.engine.submitted)
 
 
 @pytest.mark.usefixtures("no_files")
@@ -325,6 +326,13 @@ def test_slowloris_on_the_second_request(service: Service) -> None:
     for _ in range(11):
         service.clock.advance(1)
         connection.send(b"x")
+    assert [200, 408] == [answer.status for answer in connection.answers()]
+
+
+def test_a_second_request_that_stops_short(service: Service) -> None:
+    """A request begun together with the last one has the same deadline when nothing more comes."""
+    connection = send(service, GET + b"GET /he")
+    service.clock.pump([1] * 11)
     assert [200, 408] == [answer.status for answer in connection.answers()]
 
 

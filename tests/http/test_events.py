@@ -63,7 +63,9 @@ def test_from_the_first_event_to_the_end(service: Service) -> None:
     assert (200, "text/event-stream; charset=utf-8") == (answer.status, answer.headers["content-type"])
     assert ("no-store", "no") == (answer.headers["cache-control"], answer.headers["x-accel-buffering"])
     told = frames(answer.body)
-    assert [(1, "status"), (2, "status"), (3, "hop"), (4, "hop"), (5, "end")] == [frame[:2] for frame in told]
+    assert [(1, "status"), (2, "status"), (3, "hop"), (4, "hop"), (5, "status"), (6, "end")] == [
+        frame[:2] for frame in told
+    ]
     assert service.get(f"/traces/{trace_id}").json == told[-1][2]
     assert connection.received.endswith(b"0\r\n\r\n")
     assert 1 == answer.body.count(b"retry: 2000\n")
@@ -94,7 +96,7 @@ def test_a_late_reader(service: Service) -> None:
     assert [1, 2, 3, 4, 5, 6, 7] == [number for number, _, _ in frames(connection.answer().body)]
     service.engine.finish(trace_id)
     turn(service)
-    assert [1, 2, 3, 4, 5, 6, 7, 8] == [number for number, _, _ in frames(connection.answer().body)]
+    assert [1, 2, 3, 4, 5, 6, 7, 8, 9] == [number for number, _, _ in frames(connection.answer().body)]
 
 
 @pytest.mark.parametrize("last", range(1, 7))
@@ -106,7 +108,7 @@ def test_resuming(service: Service, last: int) -> None:
     connection = follow(service, trace_id, Last_Event_ID=str(last))
     service.engine.finish(trace_id)
     turn(service)
-    assert list(range(last + 1, 8)) == [number for number, _, _ in frames(connection.answer().body)]
+    assert list(range(last + 1, 9)) == [number for number, _, _ in frames(connection.answer().body)]
 
 
 def test_resuming_after_the_end(service: Service) -> None:
@@ -118,7 +120,19 @@ def test_resuming_after_the_end(service: Service) -> None:
     assert ["end"] == [name for _, name, _ in frames(before)]
 
 
-@pytest.mark.parametrize("last", ["", "x", "-1", "1.0", "5", "999999999999999", "9" * 5000, "1, 1"])
+def test_resuming_between_the_last_change_and_the_end(service: Service) -> None:
+    """A trace that is done but still learns names has an end to come: who resumes gets it."""
+    trace_id = queued(service)
+    service.engine.start(trace_id)
+    service.engine.finish(trace_id, seal=False)
+    connection = follow(service, trace_id, Last_Event_ID=str(service.engine.get(trace_id).revision))
+    assert connection.received.startswith(b"HTTP/1.1 200 ")
+    service.engine.seal(trace_id)
+    turn(service)
+    assert ["end"] == [name for _, name, _ in frames(connection.answer().body)]
+
+
+@pytest.mark.parametrize("last", ["", "x", "-1", "1.0", "6", "999999999999999", "9" * 5000, "1, 1"])
 def test_an_id_that_was_never_told(service: Service, last: str) -> None:
     """A Last-Event-ID that isn't one of the trace's is 400: nothing would be resumed."""
     answer = follow(service, finished_trace(service), Last_Event_ID=last).answer()
@@ -148,7 +162,7 @@ def test_creating_as_a_stream(service: Service) -> None:
     turn(service)
     answer = connection.answer()
     assert (200, "/traces/trace001") == (answer.status, answer.headers["location"])
-    assert ["status", "status", "end"] == [name for _, name, _ in frames(answer.body)]
+    assert ["status", "status", "status", "end"] == [name for _, name, _ in frames(answer.body)]
 
 
 def test_deleting_ends_streams(service: Service) -> None:
@@ -240,7 +254,7 @@ def test_catching_up(service: Service) -> None:
     service.engine.finish(trace_id)
     service.clock.pump([0] * 20)
     told = frames(connection.answer().body)
-    assert list(range(1, 1203)) == [number for number, _, _ in told]
+    assert list(range(1, 1204)) == [number for number, _, _ in told]
     service.clock.advance(60)
     assert not connection.transport.aborted
     assert connection.received.endswith(b"0\r\n\r\n")

@@ -168,6 +168,23 @@ def test_read_while_running(service: Service) -> None:
     assert ("no-cache", "1") == (answer.headers["cache-control"], answer.headers["retry-after"])
 
 
+def test_finished_but_not_final(service: Service) -> None:
+    """A trace that is done but still learns names is neither cached nor to be polled, and shows what it learns."""
+    trace_id = service.post({"target": "example.net"}).json["id"]
+    service.engine.finish(trace_id, seal=False)
+    first = service.get(f"/traces/{trace_id}")
+    assert ("completed", "no-cache", None) == (
+        first.json["status"],
+        first.headers["cache-control"],
+        first.headers.get("retry-after"),
+    )
+    service.engine.seal(trace_id)
+    second = service.get(f"/traces/{trace_id}")
+    assert "private, max-age=3600" == second.headers["cache-control"]
+    assert second.json["expires_at"] is not None
+    assert first.headers["etag"] != second.headers["etag"]
+
+
 def test_expired_but_still_there(service: Service) -> None:
     """Past its expiry a document is not cached."""
     trace_id = run(service)

@@ -287,4 +287,4 @@ def test_the_fake_engine_counts_revisions() -> None:
     engine.start(made.id)
     engine.probe(made.id, 1, probe_of("192.0.2.1", 1))
     engine.finish(made.id)
-    assert [1, 2, 3, 4] == [event.revision for event in engine.follow(made.id, lambda: None).take()]
+    assert [1, 2, 3, 4, 5] == [event.revision for event in engine.follow(made.id, lambda: None).take()]

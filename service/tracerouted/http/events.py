@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -61,9 +61,16 @@ class Streams:
             )
 
     def events(self, request: EdgeRequest, trace_id: str, after: int) -> Deferred[None]:
-        """Answer with the trace's events past revision `after`; fires after the last. Raises `UnknownTrace`."""
+        """Answer with the trace's events past revision `after`; fires after the last. Raises `UnknownTrace`.
+
+        When `after` is the last one the answer is 204.
+        """
         stream = self._stream(request)
         follower = self._engine.follow(trace_id, stream.pump, after)
+        if follower.done:
+            follower.close()
+            request.setResponseCode(204)
+            return succeed(None)
         event_headers(request)
         return stream.start(follower, follower.take_encoded, _PREAMBLE, _HEARTBEAT)
 

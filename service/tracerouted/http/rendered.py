@@ -13,8 +13,6 @@ from .formats import FORMATS
 class Document:
     """A rendered trace."""
 
-    revision: int
-    tag: bytes
     body: bytes
     content_type: bytes
 

@@ -139,11 +139,13 @@ class Traces:
     def _read(self, request: EdgeRequest, trace_id: str, chosen: Format) -> bytes:
         revision, status, expires_at = self._engine.revision(trace_id)
         headers = request.responseHeaders
-        if status.terminal:
-            left = 0 if expires_at is None else max(0, int(expires_at - self._wall()))
+        # A trace can be terminal and still learn names; from its expiry being known on it changes no more.
+        if expires_at is not None:
+            left = max(0, int(expires_at - self._wall()))
             headers.setRawHeaders(b"Cache-Control", [b"private, max-age=%d" % left])
         else:
             headers.setRawHeaders(b"Cache-Control", [b"no-cache"])
+        if not status.terminal:
             headers.setRawHeaders(b"Retry-After", [b"1"])
         tag = _tag(trace_id, revision, chosen)
         headers.setRawHeaders(b"ETag", [tag])
@@ -151,16 +153,15 @@ class Traces:
         if conditions is not None and matches(b", ".join(conditions), tag):
             request.setResponseCode(304)
             return b""
-        document = self._rendered.get(trace_id, chosen.name) if status.terminal else None
-        if document is None or document.revision != revision:
+        document = self._rendered.get(trace_id, chosen.name) if expires_at is not None else None
+        if document is None:
             document = self._render(trace_id, chosen)
         return request.reply(document.body, document.content_type)
 
     def _render(self, trace_id: str, chosen: Format) -> Document:
         trace = self._engine.get(trace_id)
-        tag = _tag(trace_id, trace.revision, chosen)
-        document = Document(trace.revision, tag, chosen.render(trace), chosen.content_type)
-        if trace.status.terminal:
+        document = Document(chosen.render(trace), chosen.content_type)
+        if trace.expires_at is not None:
             self._rendered.put(trace_id, chosen.name, document)
         return document
 
@@ -170,7 +171,7 @@ class Traces:
         """The trace's events, those so far and those to come. `Last-Event-ID` resumes after that revision; after
         the last one of a finished trace the answer is 204. An id this trace never had is 400."""
         _negotiated(request, (EVENT_STREAM,))
-        revision, status, _ = self._engine.revision(trace_id)
+        revision, _, _ = self._engine.revision(trace_id)
         after = 0
         last = request.header(b"Last-Event-ID")
         if last is not None:
@@ -180,9 +181,6 @@ class Traces:
                     problems.MALFORMED, "Last-Event-ID is not an event of this trace; leave it out to get all of them"
                 )
             after = known
-        if status.terminal and after == revision:
-            request.setResponseCode(204)
-            return b""
         if request.method == b"HEAD":
             event_headers(request)
             return b""

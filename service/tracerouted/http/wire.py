@@ -15,7 +15,6 @@ import msgspec
 
 from ..jobs.engine import Page
 from ..model import (
-    DEFAULT_PORTS,
     EndEvent,
     Hop,
     HopEvent,
@@ -97,7 +96,7 @@ def _request(request: TraceRequest) -> dict[str, Any]:
         "target": request.target,
         "family": request.family or "any",
         "protocol": request.protocol,
-        "port": DEFAULT_PORTS.get(request.protocol) if request.port is None else request.port,
+        "port": request.filled_port,
         "source_port": request.source_port,
         "flows": request.flows,
         "first_ttl": request.first_ttl,
