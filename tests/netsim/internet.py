@@ -40,20 +40,25 @@ class Internet:
 
     def load(self, scenario: Scenario, now: float) -> None:
         """Add a scenario, or replace the one of that name. Raises ValueError where addresses or names clash."""
-        self.unload(scenario.name)
-        self._scenarios[scenario.name] = scenario
+        old = self._scenarios.get(scenario.name)
+        names = set(self._names) - {target.name for target in (old.targets if old else ())}
+        routes = {key: route for key, route in self._routes.items() if route.spec.name in names}
+        added: dict[str, list[Route]] = {}
         for target in scenario.targets:
-            if target.name in self._names:
+            if target.name in names or target.name in added:
                 raise ValueError(f"two targets are named {target.name}")
-            routes = []
+            added[target.name] = []
             for family in scenario.networks:
                 key = ip_address(scenario.address(family, target.at, target)).packed
-                if key in self._routes:
-                    raise ValueError(f"{target.name} and {self._routes[key].spec.name} have the same address")
-                route = self._routes[key] = Route(family, target, now)
+                if key in routes:
+                    raise ValueError(f"{target.name} and {routes[key].spec.name} have the same address")
+                route = routes[key] = Route(family, target, now)
                 compile_route(route, scenario, self.bucket)
-                routes.append(route)
-            self._names[target.name] = (scenario, routes)
+                added[target.name].append(route)
+        self.unload(scenario.name)
+        self._scenarios[scenario.name] = scenario
+        self._routes = routes
+        self._names.update((name, (scenario, its)) for name, its in added.items())
 
     def unload(self, name: str) -> None:
         """Forget a scenario; its targets' addresses become stray."""

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,8 @@ class Lab:
         self._private = private
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(control)
+        self._socket.settimeout(30)
+        self._lock = threading.Lock()
         self._reader = self._socket.makefile("rb")
 
     # --- life ------------------------------------------------------------------------------------------------
@@ -161,8 +164,9 @@ class Lab:
 
     def call(self, do: str, **arguments: Any) -> Any:
         """One control call; see `netsim.simulator.Control`. Raises `LabError`."""
-        self._socket.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        answer = json.loads(self._reader.readline())
+        with self._lock:
+            self._socket.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            answer = json.loads(self._reader.readline())
         if "error" in answer:
             raise LabError(answer["error"])
         return answer["ok"]
