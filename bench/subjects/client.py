@@ -1,0 +1,138 @@
+"""A lean HTTP client: many connections in one loop, so that the service and not the client is what is measured.
+
+Jobs: `ask` (requests, clients, port: each client sends the next request when its answer is in), `ready` and `follow`.
+A request is [method, path, fields, body].
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+from typing import Any
+
+READ = 1 << 18
+
+
+def encode(method: str, path: str, fields: dict[str, str], body: str) -> bytes:
+    """A request as bytes."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: bench", *(f"{name}: {value}" for name, value in fields.items())]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+class Connection:
+    """One connection and the answer it waits for."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.request = -1
+        self.sent_at = 0.0
+        self.data = b""
+        self._whole = 0
+
+    def send(self, number: int, request: bytes) -> None:
+        """Send request `number`."""
+        self.request, self.sent_at = number, time.perf_counter()
+        self.socket.sendall(request)
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """Read; the status and body once the answer is whole."""
+        chunk = self.socket.recv(READ)
+        if not chunk:
+            raise ConnectionError("the service closed the connection")
+        self.data += chunk
+        if not self._whole:
+            end = self.data.find(b"\r\n\r\n")
+            if end < 0:
+                return None
+            head = self.data[:end].lower()
+            at = head.find(b"\r\ncontent-length:")
+            length = int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            self._head, self._whole = end + 4, end + 4 + length
+        if len(self.data) < self._whole:
+            return None
+        status, body = int(self.data[9:12]), self.data[self._head :]
+        self.data, self._whole = b"", 0
+        return status, body
+
+
+def ask(requests: list[list[Any]], clients: int, port: int, repeat: int = 1, routes: bool = False) -> dict[str, Any]:
+    """Send all requests `repeat` times over; the wall clock runs from the first sent to the last answered."""
+    encoded = [encode(*request) for request in requests]
+    total = len(encoded) * repeat
+    connections = [Connection(port) for _ in range(min(clients, total))]
+    poll = select.epoll()
+    by_number = {connection.socket.fileno(): connection for connection in connections}
+    for number in by_number:
+        poll.register(number, select.EPOLLIN)
+    statuses: dict[int, int] = {}
+    bodies: dict[int, bytes] = {}
+    latencies: list[float] = []
+    began = time.perf_counter()
+    following = 0
+    for connection in connections:
+        connection.send(following, encoded[following % len(encoded)])
+        following += 1
+    while len(latencies) < total:
+        for number, _ in poll.poll():
+            connection = by_number[number]
+            answer = connection.receive()
+            if answer is None:
+                continue
+            latencies.append(time.perf_counter() - connection.sent_at)
+            status, body = answer
+            statuses[status] = statuses.get(status, 0) + 1
+            bodies[connection.request % len(encoded)] = body
+            if following < total:
+                connection.send(following, encoded[following % len(encoded)])
+                following += 1
+    wall = time.perf_counter() - began
+    poll.close()
+    for connection in connections:
+        connection.socket.close()
+    found: dict[str, Any] = {"wall_s": wall, "statuses": statuses, "latencies_s": latencies}
+    if routes:
+        documents = [json.loads(body) for body in bodies.values()]
+        found["routes"] = {
+            document["request"]["target"]: [
+                hop["responders"][0]["address"] if hop["responders"] else None for hop in document["hops"]
+            ]
+            for document in documents
+            if "hops" in document
+        }
+    else:
+        found["body"] = bodies[0].decode()
+    return found
+
+
+def ready(port: int, within_s: float = 20.0) -> dict[str, Any]:
+    """Wait until the service is ready to trace IPv4, and its self-tests are over."""
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            found = ask([["GET", "/readyz", {}, ""]], 1, port)
+            if found["statuses"].get(200):
+                return found
+        except OSError:
+            pass
+        if time.monotonic() > until:
+            return {"error": f"nothing is ready on port {port}"}
+        time.sleep(0.05)
+
+
+def main() -> None:
+    """Take jobs until standard input ends."""
+    jobs = {"ask": ask, "ready": ready}
+    print('{"ready": true}', flush=True)
+    for text in sys.stdin:
+        job = json.loads(text)
+        print(json.dumps(jobs[job.pop("do")](**job)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
