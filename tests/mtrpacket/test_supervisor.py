@@ -163,11 +163,29 @@ def test_a_spawn_that_fails_for_the_moment_is_tried_again_soon():
 
 
 def test_an_exit_at_spawn_gives_its_last_words():
-    """The reason holds the exit code and what the child said on stderr."""
-    prober, clock, _, fired = start(faulty(exit_at_spawn=1, stderr="Failure to open IPv4 sockets\n"))
+    """The reason holds the exit code and the end of what the child said on stderr."""
+    prober, clock, _, fired = start(faulty(exit_at_spawn=7, stderr="first\nselect: Bad file descriptor\n"))
     clock.run(0.05)
-    assert prober.unready_reason == "it exited with 1: Failure to open IPv4 sockets"
+    assert prober.unready_reason == "it exited with 7: select: Bad file descriptor"
     assert len(fired) == 1
+
+
+def test_an_exit_for_lack_of_rights_says_what_to_do():
+    """Where mtr-packet may open no socket at all, the reason says what it needs, and haste is saved."""
+    prober, clock, _, _ = start(faulty(exit_at_spawn=1, stderr="Failure to open IPv6 sockets: Permission denied\n"))
+    clock.run(10, step=0.1)
+    assert "Permission denied. Give it CAP_NET_RAW" in prober.unready_reason
+    assert len(clock.spawned) == 1
+
+
+def test_a_file_capability_that_cannot_be_passed_on_says_what_to_do():
+    """A container without the capability refuses to run the binary at all: the reason says what it needs."""
+
+    def refuse():
+        raise PermissionError(1, "Operation not permitted")
+
+    prober, _, _, _ = start(refuse)
+    assert "Operation not permitted. Give it CAP_NET_RAW" in prober.unready_reason
 
 
 def test_backoff_between_deaths_of_the_untested():

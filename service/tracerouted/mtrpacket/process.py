@@ -133,11 +133,6 @@ class MtrProcess(ProcessProtocol):
         """The process id."""
         return int(self.transport.pid)
 
-    @property
-    def in_flight(self) -> int:
-        """Probes sent or queued and not yet answered."""
-        return len(self._in_flight) + sum(1 for entry in self._queue if entry[3] is not None)
-
     def send(self, prepared: Prepared, ttl: int, source_port: int | None, ticket: object) -> None:
         """Queue one probe; raises ValueError if `prepared` cannot be sent that way."""
         token = self._token + 1
@@ -339,7 +334,7 @@ class MtrProcess(ProcessProtocol):
             if not self._beating and now >= self._next_beat_at:
                 self._beat()
         elif self._suspected:
-            self._owner.counters["watchdog_kills"] += 1
+            self._owner.counters["watchdog_kills"] += self._ending is None
             self.end(verdict)
         delay = _SECOND_LOOK_S if verdict is not None and not self._suspected else self._limits.tick_s
         self._suspected = verdict is not None

@@ -16,6 +16,11 @@ from ..model import Capabilities, Family, Protocol
 from .codec import Feature, RawReply, Word, prepare
 from .process import MtrProcess
 
+#: What to do when raw sockets are refused.
+ADVICE = (
+    "Give it CAP_NET_RAW: setcap cap_net_raw+ep on the binary, an ambient capability (systemd: "
+    "AmbientCapabilities=CAP_NET_RAW), or --cap-add NET_RAW for a container without no-new-privileges"
+)
 LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}
 #: UDP ports nobody listens on; two, in case somebody does or a reply is lost.
 _CLOSED_PORTS = (1, 4)
@@ -137,9 +142,7 @@ class SelfTest:
         if raw.word is Word.NO_REPLY:
             return (
                 f"mtr-packet got no answer from a closed UDP port on {loopback}: it has no raw sockets and would "
-                "give wrong answers. Give it CAP_NET_RAW: setcap cap_net_raw+ep on the binary, an ambient capability "
-                "(systemd: AmbientCapabilities=CAP_NET_RAW), or --cap-add NET_RAW for a container without "
-                "no-new-privileges"
+                f"give wrong answers. {ADVICE}"
             )
         said = raw.text or raw.word.value
         return f"mtr-packet cannot probe {loopback} ({said}): this host has no working {self._family} loopback"

@@ -5,7 +5,8 @@ A process is of use only after a self-test has shown that it can trace (see `sel
 replies. After a death the next is spawned at once if the dead one had proved itself; each further one that dies
 before it has waits longer (`Pace.backoff_s`). `Pace.breaker_deaths` deaths within `Pace.breaker_window_s` open the
 breaker: from then on a spawn is tried no sooner than `Pace.breaker_s` after a death; one good self-test closes it.
-A process that lives but fails its test is ended, and tried again after `Pace.failed_test_s`.
+A process that lives but fails its test is ended, and one that cannot be started for lack of a binary or a right
+isn't helped by haste either: the next try comes after `Pace.failed_test_s`.
 
     stopped --start--> waiting --spawn--> testing --good--> ready
                           ^                  |                |
@@ -18,6 +19,7 @@ import resource
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from errno import EPERM
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
@@ -30,7 +32,7 @@ from ..model import Capabilities, Family, Reply, ReplyKind, RetryReason
 from .binary import find_binary
 from .codec import Prepared, prepare
 from .process import Limits, MtrProcess, Timers
-from .selftest import SelfTest
+from .selftest import ADVICE, SelfTest
 
 if TYPE_CHECKING:
     from ..probing.prober import Listener, ProbeKind
@@ -56,6 +58,7 @@ COUNTERS = (
 _ANSWERS_MAY_COME_S = 10.0
 _SEQUENCE_MARGIN = 100  # numbers mtr-packet may have skipped by itself: TCP ports that were in use
 _MOST_SPENT = 8000  # mtr-packet takes about 6 ms for them
+_NO_SOCKETS = "Failure to open IPv"  # mtr-packet's last words when it may open neither raw nor datagram sockets
 _STOPPING = "it was told to stop"
 
 
@@ -242,7 +245,9 @@ class Supervisor:
             self._reactor.spawnProcess(process, path, [path], {"LC_ALL": "C"}, None)
         except (FileNotFoundError, PermissionError) as error:
             self._failed_test = True
-            self.process_ended(process, f"mtr-packet cannot be started: {error}")
+            # EPERM, not EACCES: the binary has a file capability that this process may not pass on.
+            advice = f". {ADVICE}" if error.errno == EPERM else ""
+            self.process_ended(process, f"mtr-packet cannot be started: {error}{advice}")
         except OSError as error:
             self.process_ended(process, f"mtr-packet cannot be started: {error}")
 
@@ -304,6 +309,9 @@ class Supervisor:
             for waiting in stopped:
                 waiting.callback(None)
             return
+        if _NO_SOCKETS in reason:
+            self._failed_test = True
+            reason = f"{reason}. {ADVICE}"
         delay = self._pace.failed_test_s
         if not self._failed_test:
             delay, reason = self._after_death(self._reactor.seconds(), reason)
