@@ -61,6 +61,8 @@ class Drive:
     proof_lag: float = 0.0
     #: times at which the prober dies: everything in flight comes back as such
     deaths: tuple[float, ...] = ()
+    #: seconds after which the prober gives up on probes that are not patient
+    impatience: float | None = None
     facts: list[Fact] = Factory(list)
     sent: list[tuple[float, int, int]] = Factory(list)
     now: float = 0.0
@@ -77,6 +79,7 @@ class Drive:
             wall_offset=1_000_000.0,
             source_port=20_000 if self.request.protocol == "udp" else None,
             expected_length=self.expected_length,
+            impatience=self.impatience,
         )
         arriving: list[tuple[float, int, InFlight, Reply]] = []
         met: dict[tuple[int, int], int] = {}
@@ -93,7 +96,10 @@ class Drive:
                 key = (probe.ttl, probe.flow.number)
                 outcome = self.answer(probe, met.get(key, 0))
                 met[key] = met.get(key, 0) + 1
-                delay, said = outcome or (2.0, Reply(ReplyKind.TIMEOUT))
+                patience = 2.0 if probe.patient or self.impatience is None else self.impatience
+                if outcome is None or outcome[0] > patience:
+                    outcome = patience, Reply(ReplyKind.TIMEOUT)
+                delay, said = outcome
                 heappush(arriving, (self.now + delay, len(self.sent), probe, said))
             wake = machine.wake_at()
             if machine.wants_proof:

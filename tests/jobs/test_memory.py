@@ -562,11 +562,14 @@ def test_udp_flows_have_their_own_source_ports() -> None:
     ("protocol", "timeout_ms", "seconds"), [("icmp", 2100, 3), ("tcp", 2100, 1), ("udp", 100, 1)]
 )
 def test_probe_timeouts_are_whole_seconds(protocol: str, timeout_ms: int, seconds: int) -> None:
-    """The prober's own timeout covers the request's; TCP gets one second, after which it would send again."""
+    """The prober's own timeout covers the request's; TCP gets one second, after which it would send again, but for
+    the scout."""
     world = World()
     world.submit(protocol=Protocol(protocol), timeout_ms=timeout_ms)
     pump(world.clock, 0.1)
-    assert {seconds} == {kind.timeout_s for _, kind, _, _ in world.probers[Family.IPV4].sent}
+    timeouts = {ttl: kind.timeout_s for _, kind, ttl, _ in world.probers[Family.IPV4].sent}
+    assert -(-timeout_ms // 1000) == timeouts.pop(64)
+    assert {seconds} == set(timeouts.values())
 
 
 def test_source_address_can_be_withheld() -> None:

@@ -430,6 +430,24 @@ def test_mpls_labels_are_kept() -> None:
     assert (label,) == Drive(request(), answer).run().hops[1].probes[0].mpls
 
 
+def test_a_far_target_is_found_by_an_impatient_prober() -> None:
+    """Where ordinary probes are given up before the answers can be there, they go out again patiently."""
+    drive = Drive(request(protocol=Protocol.TCP, probes=2), line(6, 0.25), impatience=1.0)
+    trace = drive.run()
+    assert routers(6) == addresses(trace)
+    assert [0] * 6 == [hop.stats.lost for hop in trace.hops]
+    assert drive.now <= 4.0
+
+
+def test_an_impatient_prober_is_believed_when_nothing_is_far() -> None:
+    """Silence after the prober's own shorter timeout is loss where all else is near."""
+    drive = Drive(request(protocol=Protocol.TCP), line(6, 0.01, silent=(3,)), impatience=1.0)
+    trace = drive.run()
+    assert [0, 0, 1, 0, 0, 0] == [hop.stats.lost for hop in trace.hops]
+    drive = Drive(request(protocol=Protocol.TCP), lambda probe, earlier: None, impatience=1.0)
+    assert StopReason.GAP_LIMIT is drive.run().stop_reason
+
+
 # --- anything ------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from math import ceil
 from zlib import crc32
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -59,6 +59,9 @@ LENGTH_TTL_S = 600.0
 NOT_READY_RETRY_S = 5
 #: What a kept trace weighs beside its packed facts (job, journal and request objects, table entries).
 KEPT_OVERHEAD_BYTES = 1000
+#: A TCP or SCTP probe is one socket, whose kernel sends again by itself after a second (RFC 6298): ordinary probes
+#: are given up before that.
+SOCKET_TIMEOUT_S = 1
 _LEAST_SOURCE_PORT, _MOST_SOURCE_PORT = 10_000, 32_767
 
 
@@ -283,6 +286,7 @@ class MemoryEngine:
         shown = source if self._limits.show_source_address else None
         job.journal.append(StatusChanged(Status.RUNNING, wall, source_address=shown))
         wanted = request.resolve_names or request.lookup_asn
+        by_socket = request.protocol in SOCKET_PROTOCOLS
         job.machine = TraceMachine(
             request,
             target.address,
@@ -292,13 +296,19 @@ class MemoryEngine:
             wall_offset=wall - now,
             source_port=self._source_port(job) if request.protocol is Protocol.UDP else None,
             expected_length=self._lengths.get(job.prefix or "", now, None),
+            impatience=SOCKET_TIMEOUT_S if by_socket else None,
         )
-        # A TCP or SCTP probe is one socket that would send again by itself after a second (tcp(7)).
-        timeout_s = 1 if request.protocol in SOCKET_PROTOCOLS else ceil(request.timeout_ms / 1000)
-        kind = ProbeKind(
-            request.protocol, target.address, source, request.filled_port, request.size, request.tos, timeout_s
+        patient = ProbeKind(
+            request.protocol,
+            target.address,
+            source,
+            request.filled_port,
+            request.size,
+            request.tos,
+            ceil(request.timeout_ms / 1000),
         )
-        job.run = self._scheduler.start(job.machine, kind, target.family, lambda: self._machine_ended(job))
+        kind = evolve(patient, timeout_s=SOCKET_TIMEOUT_S) if by_socket else patient
+        job.run = self._scheduler.start(job.machine, kind, target.family, lambda: self._machine_ended(job), patient)
 
     @staticmethod
     def _source_port(job: _Job) -> int:

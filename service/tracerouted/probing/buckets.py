@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from attrs import define, field
 
-
 #: Rounding must not keep a token from being there when its time has come.
 _ALMOST = 1 - 1e-6
 

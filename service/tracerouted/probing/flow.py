@@ -42,6 +42,8 @@ class InFlight:
     sent_at: float = 0.0
     wall_sent_at: float = 0.0
     judged: bool = False
+    #: the prober is to wait for the request's whole timeout, even where it would send again by itself meanwhile
+    patient: bool = False
     retries: dict[str, int] | None = None
 
 

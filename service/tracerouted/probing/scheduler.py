@@ -61,6 +61,7 @@ class Run:
     machine: TraceMachine
     lane: _Lane
     prepared: object
+    patient: object
     target: str
     bucket: TokenBucket
     by_socket: bool
@@ -181,8 +182,18 @@ class Scheduler:
         """Slots in use per family: probes whose answer the prober still owes."""
         return {family: lane.all.in_flight for family, lane in self._lanes.items()}
 
-    def start(self, machine: TraceMachine, kind: ProbeKind, family: Family, ended: Callable[[], None]) -> Run:
-        """Run a machine until it is finished; `ended` is called then, never from inside this call."""
+    def start(
+        self,
+        machine: TraceMachine,
+        kind: ProbeKind,
+        family: Family,
+        ended: Callable[[], None],
+        patient: ProbeKind | None = None,
+    ) -> Run:
+        """Run a machine until it is finished; `ended` is called then, never from inside this call.
+
+        `patient` is the kind of its patient probes, if it is another.
+        """
         lane = self._lanes[family]
         bucket, users = self._targets.get(kind.address, (None, 0))
         if bucket is None:
@@ -192,6 +203,7 @@ class Scheduler:
             machine,
             lane,
             lane.prober.prepare(kind),
+            lane.prober.prepare(patient or kind),
             kind.address,
             bucket,
             kind.protocol in SOCKET_PROTOCOLS,
@@ -402,6 +414,7 @@ class Scheduler:
             if run.by_socket:
                 lane.sockets.in_flight += 1
                 lane.sockets.young += 1
-            lane.prober.send(run.prepared, probe.ttl, probe.flow.source_port, sent)
+            prepared = run.patient if probe.patient else run.prepared
+            lane.prober.send(prepared, probe.ttl, probe.flow.source_port, sent)
         self._sleep(run, now)
         return probe is not None

@@ -69,6 +69,8 @@ class TraceMachine:
     """One trace. Times given and returned are monotonic seconds; `wall_offset` makes Unix time of them.
 
     `source_port` is the first flow's; `expected_length` the remembered number of hops to the target's prefix.
+    `impatience` is given where the prober gives up on ordinary probes sooner than the request's timeout, in seconds:
+    TCP sends again after one. The scout is sent patiently, and shows whether the others have to be, too.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class TraceMachine:
         wall_offset: float = 0.0,
         source_port: int | None = None,
         expected_length: int | None = None,
+        impatience: float | None = None,
     ) -> None:
         self.finished: StopReason | None = None
         self.error: str | None = None
@@ -96,6 +99,8 @@ class TraceMachine:
         self._deadline = deadline
         self._wall_offset = wall_offset
         self._expected = expected_length
+        self._impatience = impatience if impatience is not None and impatience < self._timeout else None
+        self._undecided: list[InFlight] = []
         self._pace_at = now
         self._issued = 0
         self._errors = 0
@@ -157,7 +162,7 @@ class TraceMachine:
         if flow.end is not None:
             return None
         self._issued += 1
-        return InFlight(self._issued, SCOUT_TTL, flow, None)
+        return InFlight(self._issued, SCOUT_TTL, flow, None, patient=True)
 
     def _take_due(self, now: float) -> InFlight | None:
         while self._due and self._due[0][0] <= now:
@@ -180,7 +185,7 @@ class TraceMachine:
             cell.last_sent = now
             if cell.issued < self._probes:
                 self._schedule_repeat(cell, now)
-            return InFlight(self._issued, cell.ttl, flow, cell)
+            return InFlight(self._issued, cell.ttl, flow, cell, patient=self._far())
         return None
 
     def _schedule_repeat(self, cell: Cell, now: float) -> None:
@@ -329,7 +334,7 @@ class TraceMachine:
         if kind is ReplyKind.RETRY:
             self._retry(probe, reply, now)
         elif kind is ReplyKind.TIMEOUT:
-            self._judge_lost(probe, now)
+            self._on_timeout(probe, now)
         elif kind is ReplyKind.ERROR:
             self._judge_error(probe, reply.error, now)
         else:
@@ -340,6 +345,31 @@ class TraceMachine:
         if probe.cell is None:
             return False
         return probe.flow.cells[probe.ttl] is not probe.cell or (probe.flow.done is not None and not probe.judged)
+
+    def _on_timeout(self, probe: InFlight, now: float) -> None:
+        """The prober gave up on a probe; if it did so too soon, it goes out again with more patience."""
+        if probe.cell is None:
+            self._decide(now)
+        elif self._impatience is None or probe.patient or probe.judged:
+            self._judge_lost(probe, now)
+        elif self._far():
+            probe.patient = True
+            self._resend.append(probe)
+        elif any(other.cell is None for other in self._waiting.values()):
+            self._undecided.append(probe)
+        else:
+            self._judge_lost(probe, now)
+
+    def _far(self) -> bool:
+        """Whether something is so far away that ordinary probes are given up too soon."""
+        return self._impatience is not None and self._largest_rtt > 0.7 * self._impatience
+
+    def _decide(self, now: float) -> None:
+        """The scout's fate is known: so is what to do with the probes given up meanwhile."""
+        undecided, self._undecided = self._undecided, []
+        for probe in undecided:
+            if not self._is_void(probe):
+                self._on_timeout(probe, now)
 
     def _retry(self, probe: InFlight, reply: Reply, now: float) -> None:
         if probe.judged or (probe.flow.end is not None and probe.ttl > probe.flow.end.ttl):
@@ -381,6 +411,7 @@ class TraceMachine:
                 self._scout_rtt = rtt
                 self._shorten_waits(now)
                 self._on_ender(probe, fact, now)
+            self._decide(now)
             return
         if flow.end is not None and probe.ttl > flow.end.ttl and self._disproves(flow.end, outcome, from_target):
             self._drop_end(flow, probe, now)
@@ -527,7 +558,10 @@ class TraceMachine:
     # --- judging ---------------------------------------------------------------------------------------------
 
     def _judge_lost(self, probe: InFlight, now: float) -> None:
-        if probe.cell is None or probe.judged:
+        if probe.cell is None:
+            self._decide(now)
+            return
+        if probe.judged:
             return
         self._judge(probe, Outcome.TIMEOUT, None, now)
 
@@ -650,6 +684,7 @@ class TraceMachine:
                 self.error = None
             self._waiting.clear()
             self._resend.clear()
+            self._undecided.clear()
             self._due.clear()
 
     @property
