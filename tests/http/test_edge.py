@@ -287,7 +287,15 @@ def test_exactly_16_kib(service: Service, size: int, status: int, chunked: bool)
     else:
         data = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
     assert status == send(service, data).answer().status
-    assert [status] == [413] * (1 - len(service.engine.submitted)) + [202] * len(service.engine.submitted)
+    assert (status == 202) == bool(service.engine.submitted)
+
+
+def test_two_faults_at_once(service: Service, log: list[dict[str, Any]]) -> None:
+    """A body that is too large and malformed has one answer, the first."""
+    body = b"4001\r\n" + b" " * 0x4001 + b"\r\nxyz\r\n"
+    connection = send(service, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+    assert 413 == connection.answer().status
+    assert [] == errors_in(log)
 
 
 @pytest.mark.usefixtures("no_files")
@@ -329,11 +337,23 @@ def test_slowloris_on_the_second_request(service: Service) -> None:
     assert [200, 408] == [answer.status for answer in connection.answers()]
 
 
-def test_a_second_request_that_stops_short(service: Service) -> None:
-    """A request begun together with the last one has the same deadline when nothing more comes."""
-    connection = send(service, GET + b"GET /he")
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("start", [b"GET /he", b"GET / HTTP/1.1\r\n", POST + b"Content-Length: 100\r\n\r\n{"])
+def test_a_second_request_that_stops_short(service: Service, start: bytes, together: bool) -> None:
+    """A second request has the same deadline, whether or not it began together with the first."""
+    connection = service.connect()
+    for data in [GET + start] if together else [GET, start]:
+        connection.send(data)
     service.clock.pump([1] * 11)
     assert [200, 408] == [answer.status for answer in connection.answers()]
+
+
+def test_a_second_request_that_waits(service: Service) -> None:
+    """A whole second request has no deadline for its answer, though it began together with the first."""
+    service.post({"target": "example.net"})
+    connection = send(service, GET + b"GET /traces/trace001 HTTP/1.1\r\nHost: a\r\nPrefer: wait=60\r\n\r\n")
+    service.clock.pump([1] * 60)
+    assert [200, 200] == [answer.status for answer in connection.answers()]
 
 
 def test_an_idle_connection(service: Service) -> None:
