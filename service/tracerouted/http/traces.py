@@ -58,7 +58,7 @@ class Traces:
             )
         wanted = _negotiated(request, (JSON, EVENT_STREAM, TEXT))
         asked = decode_request(request.content.read(), self._defaults)
-        if wanted != JSON and request.method != b"HEAD":
+        if wanted != JSON:
             self._streams.admit()
         trace = self._engine.submit(asked)
         request.put(b"Location", _path(trace.id))
