@@ -1,7 +1,8 @@
 """The simulated internet from a shell: `python -m netsim run SCENARIO... -- COMMAND...`.
 
 `run` makes a fresh network namespace with the simulated internet up and runs the command in it; the exit code is the
-command's. `list` shows the scenarios that come with it. `serve` is the simulator itself, started by `Lab.start`.
+command's. `list` shows the scenarios that come with it, `measure` how fast and exact it is. `serve` is the simulator
+itself, started by `Lab.start`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 
 from . import namespace
 from .lab import Lab, LabError
+from .measure import measure
 from .scenario import ScenarioError, available, load
 from .simulator import serve
 
@@ -28,6 +30,7 @@ def main(arguments: list[str]) -> int:
     run = commands.add_parser("run", help="run a command in a simulated internet: run SCENARIO... -- COMMAND...")
     run.add_argument("scenario", nargs="*", help="TOML files or bundled names; none: all bundled ones")
     commands.add_parser("list", help="list the bundled scenarios and their targets")
+    commands.add_parser("measure", help="tell how fast and how exact the simulator is here")
     server = commands.add_parser("serve", help="be the simulator in the present namespace")
     server.add_argument("control", help="the control socket to listen on")
     server.add_argument("--private", action="store_true", help="in a namespace of its own")
@@ -42,6 +45,10 @@ def main(arguments: list[str]) -> int:
             return 0
         if options.do == "list":
             return _list()
+        if options.do == "measure":
+            namespace.isolate()
+            measure(lambda line: sys.stdout.write(line + "\n"))
+            return 0
         if not command:
             parser.error("no command: put it after --")
         namespace.isolate()

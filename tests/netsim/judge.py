@@ -23,11 +23,11 @@ SLEW = 0.0005
 Dealt = Mapping[int, Mapping[str, int]]
 
 
-def judge(trace: Trace, truth: Truth, dealt: Dealt | None = None, *, rtt_tolerance_us: int = 20_000) -> list[str]:
+def judge(trace: Trace, truth: Truth, dealt: Dealt | None = None, *, rtt_tolerance_us: int = 250_000) -> list[str]:
     """What is wrong with `trace`, in words; an empty list means it is true.
 
     No RTT may be below the simulated one, and the smallest of each hop and responder at most `rtt_tolerance_us`
-    above it.
+    above it. The default leaves room for a machine that is busy with other things.
     """
     return [*_whole(trace, truth), *_hops(trace, truth, dealt, rtt_tolerance_us), *_paths(trace, truth)]
 
@@ -144,9 +144,15 @@ def _loss(hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected],
         yield f"rate_limited is {hop.rate_limited} with {stats.lost} lost"
     if dealt is not None:
         cell = dealt.get(hop.ttl, {})
+        arrived = cell.get("received", 0)
+        if all(e.address is None for e in expected):
+            # Silence is also what is left of answers no prober can hear; probes still out when it ended are not lost.
+            if stats.lost > arrived:
+                yield f"{stats.lost} lost, but only {arrived} arrived at the simulator"
+            return
         lost = sum(cell.get(fate, 0) for fate in ("lost", "limited", "silent"))
         if stats.lost != lost:
-            yield f"{stats.lost} lost of {stats.sent}, the simulator lost {lost} of {cell.get('received', 0)}"
+            yield f"{stats.lost} lost of {stats.sent}, the simulator lost {lost} of {arrived}"
         last = hop.ttl == trace.hops[-1].ttl
         most = sum(c.get("answered", 0) for ttl, c in dealt.items() if ttl == hop.ttl or (last and ttl > hop.ttl))
         if stats.received > most:

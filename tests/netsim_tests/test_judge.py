@@ -119,7 +119,7 @@ HOP3 = probe_of(known(3))
         (with_hop(GOOD, 3, *[evolve(HOP3, outcome=Outcome.REPLY)] * 3), "answered reply"),
         (with_hop(GOOD, 3, *[evolve(HOP3, mpls=(MplsLabel(1, 0, 1, 1),))] * 3), "labels"),
         (with_hop(GOOD, 3, *[evolve(HOP3, rtt_us=5_900)] * 3), "before it can"),
-        (with_hop(GOOD, 3, *[evolve(HOP3, rtt_us=66_000)] * 3), "smallest RTT"),
+        (with_hop(GOOD, 3, *[evolve(HOP3, rtt_us=256_001)] * 3), "smallest RTT"),
         (with_hop(GOOD, 3, *[evolve(HOP3, rtt_us=None)] * 3), "without an RTT"),
         (with_hop(GOOD, 3, HOP3, HOP3, LOST), "1 lost of 3, the pattern loses 0"),
         (with_hop(GOOD, 3, *[LOST] * 3), "3 lost of 3"),
