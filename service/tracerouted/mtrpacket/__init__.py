@@ -2,8 +2,10 @@
 
 from .binary import find_binary
 from .codec import Decoder, Feature, Prepared, RawReply, Word, prepare
-from .process import Limits, MtrProcess
-from .supervisor import Pace, Supervisor, limit_descriptors
+from .pace import Pace
+from .process import MtrProcess
+from .supervisor import Supervisor, limit_descriptors
+from .surroundings import Limits
 
 __all__ = [
     "Decoder",

@@ -7,13 +7,6 @@ The next batch is written only when the pipe has taken the one before (we are th
 In. Each chunk is decoded whole; every answer goes to `Listener.on_reply`, then `Listener.on_turn` is called once,
 and what it sends leaves in the same turn. There is no Deferred and no delayed call per probe.
 
-Proof of life. mtr-packet's loop is: drain every socket, read commands once, answer them. An answered heartbeat
-shows that the loop ran, but the sockets may have been drained just before the heartbeat was written, with mtr-packet
-then kept off the processor. The answer to a second heartbeat, written after the first was answered, comes from a
-later round of the loop, which drained the sockets after the first heartbeat had been read. Since both travel in
-order with the replies on one pipe, that second answer proves that everything the network had answered when the
-*first* was written has been delivered. So every answer vouches for the time of the heartbeat before it.
-
 Sequence numbers. mtr-packet numbers its probes from the same start in every process, and knows the answers to UDP
 and TCP probes by that number and the target alone. An answer to a probe of a process that died would be taken for
 the answer to its successor's probe of the same number. So a successor is first made to use up (`spend`) the numbers
@@ -26,59 +19,24 @@ is passed only if it still holds a moment later, when what lay in the pipe has b
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from attrs import frozen
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..model import Family, Reply, ReplyKind, RetryReason
+from ..model import Reply, ReplyKind, RetryReason
 from .codec import MAX_TOKEN, Decoder, Feature, Prepared, RawReply, Word, spend_sequence
+from .pulse import Pulse
+from .surroundings import Limits, Owner, Timers
 from .verdict import CLOCK_ANOMALY, StepWatch, judge
-
-if TYPE_CHECKING:
-    from ..probing.prober import Listener
 
 _STDERR_KEPT = 2048  # bytes; its last words
 _SECOND_LOOK_S = 0.05
-
-
-class Timers(Protocol):
-    """The part of `IReactorTime` needed here; `seconds` is monotonic."""
-
-    def seconds(self) -> float: ...
-
-    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> IDelayedCall: ...
-
-
-class Owner(Protocol):
-    """Whose process this is: it is the prober that listeners know, and hears about life and death."""
-
-    family: Family
-    listener: Listener | None
-    counters: Counter[str]
-
-    def process_started(self, process: MtrProcess) -> None:
-        """The pipes are connected."""
-
-    def process_ended(self, process: MtrProcess, reason: str) -> None:
-        """It is dead and reaped, and answers nothing more. Its probes are handed back after this call."""
-
-
-@frozen(kw_only=True)
-class Limits:
-    """Seconds unless named otherwise."""
-
-    lines_per_write: int = 8
-    tick_s: float = 0.5  # how often the watchdog looks
-    beat_s: float = 1.0  # at least one heartbeat per this long
-    answer_s: float = 2.0  # patience with a heartbeat
-    grace_s: float = 2.0  # patience with a probe beyond its own timeout
 
 
 class _Question:
@@ -120,11 +78,8 @@ class MtrProcess(ProcessProtocol):
         self._suspected = False
         self._ending: str | None = None  # why we killed it, if we did
         self._stderr = b""
-        self._beating = False
-        self._last_beat_at: float | None = None  # of the last answered heartbeat
+        self._pulse = Pulse()
         self._next_beat_at = timers.seconds() + limits.beat_s
-        self._asked_first: float | None = None  # confirm() calls not yet satisfied: the first and the last
-        self._asked_last = 0.0
 
     # --- what the owner asks for ---------------------------------------------------------------------------------
 
@@ -157,10 +112,8 @@ class MtrProcess(ProcessProtocol):
 
     def confirm(self) -> None:
         """See `Prober.confirm`."""
-        self._asked_last = self._timers.seconds()
-        if self._asked_first is None:
-            self._asked_first = self._asked_last
-        if not self._beating:
+        self._pulse.request(self._timers.seconds())
+        if self._pulse.under_way is None:
             self._beat()
 
     def end(self, reason: str, signal: str = "KILL") -> None:
@@ -301,37 +254,29 @@ class MtrProcess(ProcessProtocol):
     # --- proof of life and watchdog ------------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        self._beating = True
-        asked_at = self._timers.seconds()
-        self._next_beat_at = asked_at + self._limits.beat_s
-        self.ask(Feature.VERSION.line, lambda raw: self._beat_answered(asked_at))
+        now = self._timers.seconds()
+        self._pulse.under_way = now
+        self._next_beat_at = now + self._limits.beat_s
+        self.ask(Feature.VERSION.line, self._beat_answered)
 
-    def _beat_answered(self, asked_at: float) -> None:
-        self._beating = False
-        proven, self._last_beat_at = self._last_beat_at, asked_at
-        if self._asked_first is None:
-            return
-        satisfied = proven is not None and proven >= self._asked_first
-        if proven is None or proven < self._asked_last:
-            if satisfied:
-                self._asked_first = self._asked_last
+    def _beat_answered(self, raw: RawReply) -> None:
+        proven = self._pulse.answered()
+        if self._pulse.wanted:
             self._beat()
-        else:
-            self._asked_first = None
         listener = self._owner.listener
-        if satisfied and listener is not None:
+        if proven is not None and listener is not None:
+            self._heard = True
             try:
-                listener.on_alive(self._owner, proven)  # type: ignore[arg-type]
+                listener.on_alive(self._owner, proven)  # type: ignore[arg-type]  # the owner is the prober
             except Exception:
                 self.log.failure("a listener failed on proof of life")
-            self._heard = True
 
     def _tick(self) -> None:
         now = self._timers.seconds()
         verdict = self._hung(now)
         if verdict is None:
             self._suspected = False
-            if not self._beating and now >= self._next_beat_at:
+            if self._pulse.under_way is None and now >= self._next_beat_at:
                 self._beat()
         elif self._suspected:
             self._owner.counters["watchdog_kills"] += self._ending is None

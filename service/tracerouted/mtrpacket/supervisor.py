@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import resource
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from errno import EPERM
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
@@ -31,8 +30,10 @@ from twisted.logger import Logger
 from ..model import Capabilities, Family, Reply, ReplyKind, RetryReason
 from .binary import find_binary
 from .codec import Prepared, prepare
-from .process import Limits, MtrProcess, Timers
+from .pace import Mortality, Pace
+from .process import MtrProcess
 from .selftest import ADVICE, SelfTest
+from .surroundings import Limits, Timers
 
 if TYPE_CHECKING:
     from ..probing.prober import Listener, ProbeKind
@@ -82,19 +83,6 @@ def limit_descriptors(pid: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
 
 
-@frozen(kw_only=True)
-class Pace:
-    """When to test and when to spawn again; seconds."""
-
-    backoff_s: tuple[float, ...] = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
-    breaker_deaths: int = 5
-    breaker_window_s: float = 30.0
-    breaker_s: float = 0.8
-    failed_test_s: float = 15.0
-    retest_s: float = 60.0
-    kill_s: float = 1.0  # patience with SIGTERM when stopping
-
-
 class Supervisor:
     """A `Prober`. `listener` may be set after construction; `counters` only ever grow.
 
@@ -132,12 +120,10 @@ class Supervisor:
         self._reason: str | None = "it isn't started"
         self._known: Capabilities | None = None  # as last found
         self._spawned = False
-        self._failures = 0  # processes since the last good self-test
+        self._mortality = Mortality(self._pace)
         self._failed_test = False
         self._sequences = 0  # used up by the last process, which ended at:
         self._ended_at = 0.0
-        self._deaths: deque[float] = deque()
-        self._breaker_open = False
         self._call: IDelayedCall | None = None  # the next spawn or the next test
         self._undelivered: list[tuple[object, float]] = []  # tickets sent while not ready
         self._started: Deferred[None] | None = None
@@ -159,7 +145,7 @@ class Supervisor:
     @property
     def breaker_open(self) -> bool:
         """Whether too many deaths have slowed respawning down."""
-        return self._breaker_open
+        return self._mortality.breaker_open
 
     @property
     def pid(self) -> int | None:
@@ -286,10 +272,7 @@ class Supervisor:
             process.end(reason)
             self._unready(reason)
             return
-        self._failures = 0
-        if self._breaker_open:
-            self._breaker_open = False
-            self._deaths.clear()
+        self._mortality.proved()
         self._known = capabilities
         self._call = self._reactor.callLater(self._pace.retest_s, self._retest)
         self._ready(capabilities)
@@ -314,7 +297,7 @@ class Supervisor:
             reason = f"{reason}. {ADVICE}"
         delay = self._pace.failed_test_s
         if not self._failed_test:
-            delay, reason = self._after_death(self._reactor.seconds(), reason)
+            delay, reason = self._mortality.died(self._reactor.seconds(), reason)
         self._call = self._reactor.callLater(delay, self._spawn)
         self.log.info(
             "{family}: mtr-packet ended ({reason}); next start in {delay} s",
@@ -323,21 +306,6 @@ class Supervisor:
             delay=delay,
         )
         self._unready(reason)
-
-    def _after_death(self, now: float, reason: str) -> tuple[float, str]:
-        """Count a death; how long to wait before the next spawn, and the reason to give."""
-        pace = self._pace
-        delay = pace.backoff_s[min(self._failures, len(pace.backoff_s) - 1)]
-        self._failures += 1
-        self._deaths.append(now)
-        while self._deaths[0] < now - pace.breaker_window_s:
-            self._deaths.popleft()
-        if len(self._deaths) >= pace.breaker_deaths:
-            self._breaker_open = True
-        if self._breaker_open:
-            delay = max(delay, pace.breaker_s)
-            reason = f"mtr-packet died {len(self._deaths)} times in {pace.breaker_window_s:g} s; lastly {reason}"
-        return delay, reason
 
     # --- what others see -----------------------------------------------------------------------------------------
     # Called last of all: whoever is told may stop the prober at once.
