@@ -87,6 +87,7 @@ def test_what_is_not_an_integer(value: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "pointers"),
     [
+        ({"probes": True}, ["/probes"]),
         ({"target": 1}, ["/target"]),
         ({"target": None}, ["/target"]),
         ({"target": "127.1"}, ["/target"]),

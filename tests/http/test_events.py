@@ -148,7 +148,9 @@ def test_not_as_json(service: Service) -> None:
 def test_head_follows_nothing(service: Service) -> None:
     """HEAD has the fields of a stream and opens none."""
     trace_id = queued(service)
-    answer = service.ask("HEAD", f"/traces/{trace_id}/events")
+    connection = service.connect()
+    connection.request("HEAD", f"/traces/{trace_id}/events")
+    answer = connection.answer("HEAD")
     assert (200, "text/event-stream; charset=utf-8") == (answer.status, answer.headers["content-type"])
     assert 0 == open_streams(service)
 

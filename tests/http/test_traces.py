@@ -354,3 +354,14 @@ def test_delete(service: Service) -> None:
     assert 404 == service.get(path).status
     assert 404 == service.get(path, If_None_Match="*").status
     assert 404 == service.ask("DELETE", path).status
+
+
+def test_nothing_of_a_deleted_trace_is_kept(service: Service) -> None:
+    """The rendered documents go with the trace: another one under its id would be shown as it is."""
+    trace_id = run(service)
+    path = f"/traces/{trace_id}"
+    assert "example.net" == service.get(path).json["request"]["target"]
+    service.ask("DELETE", path)
+    other = service.engine.jobs.pop(run(service, "example.org"))
+    service.engine.jobs[trace_id] = other
+    assert "example.org" == service.get(path).json["request"]["target"]

@@ -62,7 +62,6 @@ class Traces:
             self._streams.admit()
         trace = self._engine.submit(asked)
         request.put(b"Location", _path(trace.id))
-        request.put(b"Vary", b"Accept")
         if wanted == EVENT_STREAM:
             return self._streams.events(request, trace.id, 0)
         if wanted == TEXT:
@@ -128,7 +127,6 @@ class Traces:
         if prefer is not None:
             wait = wait_preferred(prefer)
             if wait is not None:
-                self._engine.revision(trace_id)
                 return self._read_later(request, trace_id, chosen, wait)
         return self._read(request, trace_id, chosen)
 
