@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.internet.task import Clock
 
 from fake_prober import FakeProber, pump, straight
@@ -53,8 +54,11 @@ class World:
         facts = self.facts[address] = []
         machine = TraceMachine(request, address, facts.append, now=now, deadline=now + request.deadline_ms / 1000)
         kind = ProbeKind(request.protocol, address, "192.0.2.1", request.filled_port, 64, 0, 2)
+        ordinary = evolve(kind, timeout_s=1)
         self.machines[address] = machine
-        self.runs[address] = self.scheduler.start(machine, kind, Family.IPV4, lambda: self.ended.append(address))
+        self.runs[address] = self.scheduler.start(
+            machine, ordinary, kind, Family.IPV4, lambda: self.ended.append(address)
+        )
         return address
 
     def outcomes(self, address: str) -> list[Outcome]:
@@ -113,6 +117,30 @@ def test_silent_probes_hold_slots_not_the_young_budget() -> None:
     pump(world.clock, 1.5)
     assert world.prober.most_in_flight > 60
     assert 20 == world.prober.most_young
+
+
+def test_overtaken_probes_are_no_longer_young() -> None:
+    """Silent hops that later hops' answers have overtaken leave the young budget to others at once."""
+
+    def network(kind: ProbeKind, ttl: int, port: int | None, earlier: int) -> tuple[float, Reply] | None:
+        return None if ttl in (2, 3, 4) else straight(6)(kind, ttl, port, earlier)
+
+    world = World(network, {"young": 12})
+    for number in range(12):
+        world.trace(number)
+    pump(world.clock, 0.7)
+    assert len(world.ended) == 12  # 36 silent probes of 200 ms, 12 at a time, and a wait of 300 ms: more than 0.9 s
+
+
+def test_when_slots_are_scarce_probes_are_ordinary() -> None:
+    """With more than half of the slots taken the prober may give up early; nothing is called lost for that."""
+    world = World(lambda *args: None, slots=10)
+    address = world.trace(timeout_ms=2000, max_ttl=8)
+    pump(world.clock, 4)
+    assert StopReason.MAX_TTL is world.machines[address].finished
+    waits = [kind.timeout_s for _, kind, _, _ in world.prober.sent]
+    assert {1, 2} == set(waits)
+    assert 8 == waits.count(2)  # at first or when sent again, each was waited for as long as asked
 
 
 def test_socket_probes_have_their_own_budgets() -> None:

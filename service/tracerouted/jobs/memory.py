@@ -59,9 +59,9 @@ LENGTH_TTL_S = 600.0
 NOT_READY_RETRY_S = 5
 #: What a kept trace weighs beside its packed facts (job, journal and request objects, table entries).
 KEPT_OVERHEAD_BYTES = 1000
-#: A TCP or SCTP probe is one socket, whose kernel sends again by itself after a second (RFC 6298): ordinary probes
-#: are given up before that.
-SOCKET_TIMEOUT_S = 1
+#: What the prober waits for a probe that is not patient. A patient TCP or SCTP probe, one socket each, is sent again
+#: by the kernel after that long (RFC 6298); a patient probe of another protocol only holds its slot for longer.
+SHORT_TIMEOUT_S = 1
 _LEAST_SOURCE_PORT, _MOST_SOURCE_PORT = 10_000, 32_767
 
 
@@ -218,7 +218,6 @@ class MemoryEngine:
         job = _Job(self._sequence, owner, journal, now + request.deadline_ms / 1000, str(target))
         self._jobs[journal.id] = job
         journal.append(StatusChanged(Status.QUEUED, self._wall()))
-        job.timer = self._clock.callLater(request.deadline_ms / 1000, self._missed, job)
         if isinstance(target, str):
             resolving = self._resolve(target, request.family)
             job.resolving = resolving.addCallbacks(
@@ -226,6 +225,8 @@ class MemoryEngine:
             )
         else:
             self._resolved(job, (target,))
+        if job.journal.status is Status.QUEUED:  # once it runs, its machine minds the deadline
+            job.timer = self._clock.callLater(request.deadline_ms / 1000, self._missed, job)
         return job
 
     def _call_soon(self, call: Callable[[], None]) -> object:
@@ -280,13 +281,12 @@ class MemoryEngine:
             return
         now, wall = self._clock.seconds(), self._wall()
         job.started = now
-        if job.timer is not None:  # from here on the machine minds the deadline
+        if job.timer is not None:
             job.timer.cancel()
             job.timer = None
         shown = source if self._limits.show_source_address else None
         job.journal.append(StatusChanged(Status.RUNNING, wall, source_address=shown))
         wanted = request.resolve_names or request.lookup_asn
-        by_socket = request.protocol in SOCKET_PROTOCOLS
         job.machine = TraceMachine(
             request,
             target.address,
@@ -296,7 +296,7 @@ class MemoryEngine:
             wall_offset=wall - now,
             source_port=self._source_port(job) if request.protocol is Protocol.UDP else None,
             expected_length=self._lengths.get(job.prefix or "", now, None),
-            impatience=SOCKET_TIMEOUT_S if by_socket else None,
+            impatience=SHORT_TIMEOUT_S if request.protocol in SOCKET_PROTOCOLS else None,
         )
         patient = ProbeKind(
             request.protocol,
@@ -307,8 +307,10 @@ class MemoryEngine:
             request.tos,
             ceil(request.timeout_ms / 1000),
         )
-        kind = evolve(patient, timeout_s=SOCKET_TIMEOUT_S) if by_socket else patient
-        job.run = self._scheduler.start(job.machine, kind, target.family, lambda: self._machine_ended(job), patient)
+        ordinary = evolve(patient, timeout_s=SHORT_TIMEOUT_S)
+        job.run = self._scheduler.start(
+            job.machine, ordinary, patient, target.family, lambda: self._machine_ended(job)
+        )
 
     @staticmethod
     def _source_port(job: _Job) -> int:

@@ -1,6 +1,6 @@
 """One flow's way to the target: what has been asked at each TTL, what is known, where it ends.
 
-Pure bookkeeping without time: `trace.TraceMachine` decides when to ask and what an answer means.
+Pure bookkeeping without time: `agenda` decides when to ask, `trace` what an answer means.
 """
 
 from __future__ import annotations
@@ -32,19 +32,26 @@ class Cell:
 class InFlight:
     """A probe on its way. `cell` is None for the scout. `judged`: already called lost; an answer restores it.
 
-    `sent_at` is monotonic, `wall_sent_at` Unix seconds, rounded to what is shown.
+    `sent_at` is monotonic, `wall_sent_at` Unix seconds, rounded to what is shown. A `patient` probe is one the prober
+    waits for as long as the request says; others it may give up on sooner.
     """
 
     number: int
     ttl: int
     flow: Flow
     cell: Cell | None
+    patient: bool = True
     sent_at: float = 0.0
     wall_sent_at: float = 0.0
     judged: bool = False
-    #: the prober is to wait for the request's whole timeout, even where it would send again by itself meanwhile
-    patient: bool = False
     retries: dict[str, int] | None = None
+
+    @property
+    def void(self) -> bool:
+        """Whether nobody waits for it any more: its cell was begun anew, or its flow has ended without it."""
+        if self.cell is None:
+            return False
+        return self.flow.cells[self.ttl] is not self.cell or (self.flow.done is not None and not self.judged)
 
 
 @define
@@ -68,8 +75,9 @@ class Flow:
     source_port: int | None
     first_ttl: int
     cells: list[Cell | None] = field(init=False)
-    #: first-pass probes are scheduled up to here
-    scheduled: int = field(init=False)
+    #: the first pass has come this far, and may go on to `limit`
+    asked: int = field(init=False)
+    limit: int = field(init=False)
     #: highest TTL at which a router answered
     highest_router: int = field(init=False)
     #: every TTL below is complete: all its probes sent and judged
@@ -80,6 +88,7 @@ class Flow:
     disproved: set[int] = Factory(set)
     #: answers that may mark an end, by any TTL: to be counted at the end once it is known
     enders: list[tuple[InFlight, ProbeSettled]] = Factory(list)
+    #: when the first pass last moved or somebody new answered (monotonic)
     news_at: float = 0.0
     stall_limit: int = 0
     #: an end that could still be disproved waits until then (monotonic) for the probes under way above it; 0: no
@@ -87,7 +96,7 @@ class Flow:
 
     def __attrs_post_init__(self) -> None:
         self.cells = [None] * (MOST_TTL + 1)
-        self.scheduled = self.highest_router = self.first_ttl - 1
+        self.asked = self.limit = self.highest_router = self.first_ttl - 1
         self.complete_below = self.first_ttl
 
     @property
@@ -99,19 +108,17 @@ class Flow:
         """Move `complete_below` past complete TTLs and return it."""
         ttl = self.complete_below
         cells = self.cells
-        while (
-            ttl <= MOST_TTL
-            and (cell := cells[ttl]) is not None
-            and cell.issued >= probes
-            and (cell.judged >= cell.issued)
-        ):
+        while ttl <= MOST_TTL:
+            cell = cells[ttl]
+            if cell is None or cell.issued < probes or cell.judged < cell.issued:
+                break
             ttl += 1
         self.complete_below = ttl
         return ttl
 
     def later_rtt(self, ttl: int) -> float | None:
         """The largest RTT (seconds) of the nearest later TTL that answered, None if none did."""
-        for later in range(ttl + 1, self.scheduled + 1):
+        for later in range(ttl + 1, self.asked + 1):
             cell = self.cells[later]
             if cell is not None and cell.answers:
                 return cell.rtt_max

@@ -8,8 +8,9 @@ trace only.
 Budgets of a lane:
 
 * slots: probes in flight, bounded by what mtr-packet takes; a silent probe holds its slot for whole seconds;
-* young probes: sent within the last 200 ms and unanswered, bounded by the replies its raw socket's buffer can hold,
-  because replies beyond that are dropped unseen and would look like loss;
+* young probes: sent within the last 200 ms, unanswered, and not overtaken by the answer of a later TTL of their
+  trace; bounded by the replies its raw socket's buffer can hold, because replies beyond that are dropped unseen and
+  would look like loss;
 * the same two for protocols that cost a socket per probe (TCP, SCTP), much smaller.
 
 Across lanes: probes per second overall, and per target address. A prober that says it is exhausted shrinks its slots,
@@ -26,16 +27,18 @@ from attrs import Factory, define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..model import Family, Protocol, Reply, ReplyKind, RetryReason
+from .agenda import NEVER
 from .buckets import TokenBucket
 from .flow import InFlight
 from .prober import ProbeKind, Prober
-from .trace import NEVER, TraceMachine
+from .trace import TraceMachine
 
 YOUNG_S = 0.2
 PROBES_PER_TURN = 8
 EXHAUSTED_PAUSE_S = 0.02
 SLOTS_REGAIN_S = 1.0
 SWEEP_S = 0.25
+LEAST_SLEEP_S = 0.0005  # of a trace that had nothing to send after all
 LEAST_SLOTS = 16
 MOST_SLOTS = 10_000  # until the prober has said how many it has
 SOCKET_PROTOCOLS = (Protocol.TCP, Protocol.SCTP)
@@ -66,6 +69,8 @@ class Run:
     bucket: TokenBucket
     by_socket: bool
     ended: Callable[[], None]
+    #: the young probes, in the order they were sent (answered and grown-up ones leave late)
+    young: deque[_Sent] = Factory(deque)
     wake: float = NEVER
     queued: bool = False
     touched: bool = False
@@ -92,7 +97,6 @@ class _Sent:
     probe: InFlight
     at: float
     young: bool = True
-    answered: bool = False
 
 
 @define(eq=False)
@@ -125,13 +129,22 @@ class _Lane:
     def grow_old(self, now: float) -> None:
         """Probes leave the young ones after `YOUNG_S`."""
         aging = self.aging
-        while aging and (aging[0].answered or aging[0].at + YOUNG_S <= now):
-            sent = aging.popleft()
-            if not sent.answered:
-                sent.young = False
-                self.all.young -= 1
-                if sent.run.by_socket:
-                    self.sockets.young -= 1
+        while aging and (not aging[0].young or aging[0].at + YOUNG_S <= now):
+            self.grown(aging.popleft())
+
+    def grown(self, sent: _Sent) -> None:
+        """A probe is no longer young."""
+        if sent.young:
+            sent.young = False
+            self.all.young -= 1
+            if sent.run.by_socket:
+                self.sockets.young -= 1
+
+    def overtake(self, sent: _Sent) -> None:
+        """A later TTL's answer is in: those sent before it to lower TTLs are likely silent, and no longer young."""
+        young = sent.run.young
+        while young and young[0].at <= sent.at and (not young[0].young or young[0].probe.ttl < sent.probe.ttl):
+            self.grown(young.popleft())
 
     def regain(self, now: float) -> None:
         """Slots lost to exhaustion come back, doubling every `SLOTS_REGAIN_S`."""
@@ -185,32 +198,33 @@ class Scheduler:
     def start(
         self,
         machine: TraceMachine,
-        kind: ProbeKind,
+        ordinary: ProbeKind,
+        patient: ProbeKind,
         family: Family,
         ended: Callable[[], None],
-        patient: ProbeKind | None = None,
     ) -> Run:
         """Run a machine until it is finished; `ended` is called then, never from inside this call.
 
-        `patient` is the kind of its patient probes, if it is another.
+        The two kinds differ in how long the prober waits for the machine's ordinary and its patient probes.
         """
         lane = self._lanes[family]
-        bucket, users = self._targets.get(kind.address, (None, 0))
+        bucket, users = self._targets.get(ordinary.address, (None, 0))
         if bucket is None:
             bucket = TokenBucket(self._limits.target_probes_per_second, self._limits.target_probes_burst)
-        self._targets[kind.address] = (bucket, users + 1)
+        self._targets[ordinary.address] = (bucket, users + 1)
         run = Run(
             machine,
             lane,
-            lane.prober.prepare(kind),
-            lane.prober.prepare(patient or kind),
-            kind.address,
+            lane.prober.prepare(ordinary),
+            lane.prober.prepare(patient),
+            ordinary.address,
             bucket,
-            kind.protocol in SOCKET_PROTOCOLS,
+            ordinary.protocol in SOCKET_PROTOCOLS,
             ended,
         )
         self._runs.add(run)
-        self._sleep(run, self._clock.seconds())
+        lane.requeue(run)
+        self._arm(self._clock.seconds())
         return run
 
     def stop(self, run: Run) -> None:
@@ -242,13 +256,13 @@ class Scheduler:
         assert isinstance(ticket, _Sent)
         sent = ticket
         run, lane = sent.run, sent.run.lane
-        sent.answered = True
         lane.all.in_flight -= 1
-        lane.all.young -= sent.young
         if run.by_socket:
             lane.sockets.in_flight -= 1
-            lane.sockets.young -= sent.young
-        if reply.kind is ReplyKind.RETRY and reply.error in (RetryReason.EXHAUSTED, RetryReason.NO_DESCRIPTORS):
+        lane.grown(sent)
+        if reply.address is not None:
+            lane.overtake(sent)
+        elif reply.kind is ReplyKind.RETRY and reply.error in (RetryReason.EXHAUSTED, RetryReason.NO_DESCRIPTORS):
             lane.all.slot_limit = max(LEAST_SLOTS, min(lane.all.slot_limit - 1, lane.all.in_flight))
             lane.paused_until = now + EXHAUSTED_PAUSE_S
             lane.regain_at = now + SLOTS_REGAIN_S
@@ -266,7 +280,7 @@ class Scheduler:
         touched, lane.touched = lane.touched, []
         for run in touched:
             run.touched = False
-            self._settle(run, now)
+            self._go_on(run, now)
         if lane.died and prober.capabilities is not None:
             lane.died = False
             if lane.wanting_proof:
@@ -288,30 +302,34 @@ class Scheduler:
     # --- traces waking and sleeping ------------------------------------------------------------------------------
 
     def _settle(self, run: Run, now: float) -> None:
-        """Let a trace take note of the time, then queue it, put it to sleep or end it."""
+        """Let time pass for a trace, then see how it goes on."""
         if run not in self._runs:
             return
-        machine = run.machine
-        machine.advance(now, run.lane.proven)
-        if machine.finished:
-            self._forget(run)
-            run.ended()
-            return
-        if machine.wants_proof and run not in run.lane.wanting_proof:
+        run.machine.advance(now, run.lane.proven)
+        if run.machine.wants_proof and run not in run.lane.wanting_proof:
             run.lane.wanting_proof.add(run)
             run.lane.prober.confirm()
-        self._sleep(run, now)
+        self._go_on(run, now)
 
-    def _sleep(self, run: Run, now: float) -> None:
-        if run.queued:
+    def _go_on(self, run: Run, now: float) -> None:
+        """End a trace, queue it or put it to sleep."""
+        if run not in self._runs:
             return
-        wake = run.machine.wake_at()
-        if wake != run.wake:
+        if run.machine.finished:
+            self._forget(run)
+            run.ended()
+        elif not run.queued:
+            self._sleep(run, now)
+
+    def _sleep(self, run: Run, now: float, least: float = 0.0) -> None:
+        """Wake a trace when it next has something to do; at once if that is now and `least` allows."""
+        wake = max(run.machine.wake_at(), least)
+        if wake <= now:
+            run.lane.requeue(run)
+        elif wake != run.wake:
             run.wake = wake
             self._order += 1
             heappush(self._wakes, (wake, self._order, run))
-            if wake < self._timer_at:
-                self._arm(now)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -323,11 +341,7 @@ class Scheduler:
             if run.wake != wake or run not in self._runs:
                 continue
             run.wake = NEVER
-            run.machine.advance(now, run.lane.proven)
-            if run.machine.finished or run.machine.wants_proof:
-                self._settle(run, now)
-            if not run.machine.finished and not run.queued:
-                run.lane.requeue(run)
+            self._settle(run, now)
         for lane in self._lanes.values():
             self._sweep(lane, now)
             self._pump(lane, now)
@@ -353,13 +367,12 @@ class Scheduler:
             at = min(at, self._sends_at(lane, now))
             if lane.queue or lane.socket_queue:
                 at = min(at, max(now, lane.sweep_at))
-        if at >= self._timer_at and self._timer is not None:
+        if at >= self._timer_at:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._timer_at = at
-        if at != NEVER:
+        if self._timer is not None:
+            self._timer.reset(max(0.0, at - now))
+        else:
             self._timer = self._clock.callLater(max(0.0, at - now), self._on_timer)
 
     # --- sending -------------------------------------------------------------------------------------------------
@@ -399,16 +412,15 @@ class Scheduler:
     def _send_one(self, run: Run, lane: _Lane, now: float) -> bool:
         wait = run.bucket.wait(now)
         if wait:
-            run.wake = now + wait
-            self._order += 1
-            heappush(self._wakes, (run.wake, self._order, run))
+            self._sleep(run, now, now + wait)
             return False
-        probe = run.machine.next_probe(now)
+        probe = run.machine.next_probe(now, lane.all.in_flight * 2 > lane.all.slot_limit)
         if probe is not None:
             self._everything.take()
             run.bucket.take()
             sent = _Sent(run, probe, now)
             lane.aging.append(sent)
+            run.young.append(sent)
             lane.all.in_flight += 1
             lane.all.young += 1
             if run.by_socket:
@@ -416,5 +428,6 @@ class Scheduler:
                 lane.sockets.young += 1
             prepared = run.patient if probe.patient else run.prepared
             lane.prober.send(prepared, probe.ttl, probe.flow.source_port, sent)
-        self._sleep(run, now)
+        # Even a trace with more to send now lets the others have their turn, and time pass, first.
+        self._sleep(run, now, 0.0 if probe is not None else now + LEAST_SLEEP_S)
         return probe is not None
