@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import secrets
 import signal
 import socket
 import subprocess
@@ -60,8 +60,8 @@ class Lab:
             raise LabError("this process is not in a network namespace of its own: call netsim.namespace.isolate()")
         sources = list(available() if scenarios is None else scenarios)
         loaded = [load(source) for source in sources]
-        folder = tempfile.mkdtemp(prefix="netsim-")
-        control = f"{folder}/control"
+        # The simulator removes its socket itself, so nothing is left behind when this process is killed.
+        control = f"{tempfile.gettempdir()}/netsim-{secrets.token_hex(8)}.sock"
         documents = [str(source) if not isinstance(source, Mapping) else dict(source) for source in sources]
         process = subprocess.Popen(
             [sys.executable, "-m", "netsim", "serve", control, *(["--private"] if private else [])],
@@ -81,7 +81,6 @@ class Lab:
             process.kill()
             said = process.stderr.read().strip()
             process.communicate()
-            shutil.rmtree(folder, ignore_errors=True)
             last = said.splitlines()[-1] if said else "it said nothing"
             kind = namespace.NamespaceUnavailable if "NamespaceUnavailable" in last else LabError
             raise kind(f"the simulator did not start: {last}")
@@ -110,7 +109,6 @@ class Lab:
             for stream in (self._process.stdout, self._process.stderr):
                 if stream is not None:
                     stream.close()
-            shutil.rmtree(Path(self.control).parent, ignore_errors=True)
             self._process = None
 
     def __enter__(self) -> Self:

@@ -256,14 +256,15 @@ def test_a_killed_owner_leaves_nothing_behind() -> None:
     """The simulator ends with the process that started it, even when that is killed."""
     script = (
         "from netsim import Lab, isolate\nimport time\nisolate()\nlab = Lab.start(['plain'])\n"
-        "print(lab.pid, flush=True)\ntime.sleep(60)\n"
+        "print(lab.pid, lab.control, flush=True)\ntime.sleep(60)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", script], env=environment(), stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
-    simulator = int(owner.stdout.readline())
-    descriptor = os.pidfd_open(simulator)
+    simulator, control = owner.stdout.readline().split()
+    descriptor = os.pidfd_open(int(simulator))
     owner.send_signal(signal.SIGKILL)
     owner.communicate()
     ended, _, _ = select.select([descriptor], [], [], 20)
     os.close(descriptor)
     assert ended
+    assert not Path(control).exists()
