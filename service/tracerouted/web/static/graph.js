@@ -4,11 +4,13 @@ import { drawn, element, put, say } from "./dom.js";
 import { pathGraph, pathSummary } from "./paths.js";
 import { count, plain, ranges, who } from "./words.js";
 
-const ROW = 46;
-const BOX = 28;
+const ROW = 58;
+const BOX = 38;
 const GUTTER = 44;
 const GAP = 14;
 const CHARACTER = 6.7; // width of one, in the drawing's monospace at 11 px
+const NARROWEST = 96;
+const WIDEST = 270;
 
 /** `node` goes into the page; `update(trace)` draws what has changed. */
 export class PathGraph {
@@ -42,7 +44,7 @@ export class PathGraph {
     put(this.node, "hidden", false);
     if (state === this.#drawn) return;
     this.#drawn = state;
-    say(this.#summary, pathSummary(graph, count));
+    say(this.#summary, pathSummary(graph, count, trace.head.target?.address));
     this.#frame.replaceChildren(this.#draw(graph, trace));
     this.#listPaths(graph);
     this.#light(null);
@@ -82,7 +84,7 @@ export class PathGraph {
 
   #draw({ rows, edges, paths }, trace) {
     const widest = Math.max(1, ...rows.map(({ nodes }) => nodes.length));
-    const box = widest <= 3 ? 210 : widest <= 5 ? 160 : widest <= 8 ? 118 : 84;
+    const box = Math.min(WIDEST, Math.max(NARROWEST, Math.floor(((this.#frame.clientWidth || 600) - GUTTER - 10) / widest) - GAP));
     const width = GUTTER + widest * (box + GAP) + 8;
     const height = rows.length * ROW + 6;
     const middle = GUTTER + (widest * (box + GAP)) / 2;
@@ -108,16 +110,18 @@ export class PathGraph {
 
   #box({ responder, flows }, x, y, width, of, trace) {
     const share = of ? `${flows.length}/${of}` : "";
-    const room = Math.floor((width - 16) / CHARACTER) - (share ? share.length + 1 : 0);
-    const words = responder ? (responder.hostname ? plain(responder.hostname) : responder.address) : "no answer";
+    const room = Math.floor((width - 16) / CHARACTER);
+    const left = room - (share ? share.length + 1 : 0);
+    const name = responder?.hostname ? plain(responder.hostname) : null;
     const target = responder && responder.address === trace.head.target?.address;
     const kind = responder ? (target ? "box target" : "box") : "box silent";
     const told = `${responder ? who(responder) : "No answer"}: ${flows.length === 1 ? "flow" : "flows"} ${ranges(flows)}`;
     const node = drawn("g", { class: kind, transform: `translate(${x - width / 2} ${y - BOX / 2})` },
       drawn("title", {}, told),
       drawn("rect", { width, height: BOX, rx: 5 }),
-      drawn("text", { x: 8, y: BOX / 2 + 4 }, fitted(words, room, responder && !responder.hostname)),
-      share ? drawn("text", { class: "share", x: width - 8, y: BOX / 2 + 4 }, share) : null);
+      name ? drawn("text", { x: 8, y: 16 }, fitted(name, room, false)) : null,
+      drawn("text", { class: name ? "address" : null, x: 8, y: name ? 30 : BOX / 2 + 4 }, responder ? fitted(responder.address, left, true) : "no answer"),
+      share ? drawn("text", { class: "share", x: width - 8, y: name ? 30 : BOX / 2 + 4 }, share) : null);
     this.#marks.push({ node, flows });
     return node;
   }

@@ -83,7 +83,8 @@ export class HopTable {
       this.#rows[i].update(rows[i], { touched, trace, end, decimals: this.#decimals, above: median(i - 1), below: median(i + 1), answersBeyond });
       answersBeyond ||= Boolean(rows[i]?.responders.length);
     }
-    put(this.#note, "hidden", !rows.some((hop) => hop?.rate_limited));
+    put(this.#note, "hidden", !rows.some(limits));
+    put(this.#table, "hidden", trace.over && !rows.length);
   }
 
   #drawAxis() {
@@ -128,10 +129,11 @@ class Row {
 
   update(hop, { touched, trace, end, decimals, above, below, answersBeyond }) {
     // Silence that later hops do not share is the router's own choice: shown, but not as loss on the path.
-    const innocent = Boolean(hop && (hop.rate_limited || (!hop.responders.length && answersBeyond)));
+    const innocent = Boolean(hop && (limits(hop) || (!hop.responders.length && answersBeyond)));
     this.node.classList.toggle("innocent", innocent);
     if (!touched) return;
     this.node.classList.toggle("waiting", !hop?.stats.sent);
+    this.node.classList.toggle("silent", !hop?.responders.length);
     this.#showHosts(hop, trace);
     this.#showNumbers(hop, decimals);
     this.#picture.draw(hop, end, above, below);
@@ -143,7 +145,7 @@ class Row {
     const cells = this.#cells;
     say(cells.loss, percent(stats?.loss_pct));
     cells.loss.classList.toggle("some", Boolean(stats?.lost));
-    put(cells.loss, "title", hop?.rate_limited ? "This router limits its answers; later hops do not share the loss." : null);
+    put(cells.loss, "title", limits(hop) ? "This router limits its answers; later hops do not share the loss." : null);
     say(cells.sent, stats?.sent ? String(stats.sent) : "");
     say(cells.last, ms(last(hop), decimals));
     say(cells.avg, ms(stats?.avg_ms, decimals));
@@ -159,7 +161,7 @@ class Row {
       this.#hosts = [];
       const words = hop?.stats.sent ? "no answer" : "waiting";
       if (this.#silent !== words) {
-        this.#cells.host.replaceChildren(element("span", { class: "silent" }, words));
+        this.#cells.host.replaceChildren(element("span", { class: "nobody" }, words));
         this.#cells.asn.replaceChildren();
         this.#silent = words;
       }
@@ -234,9 +236,9 @@ class Host {
     if (trace.head.request.flows > 1) shares.push(`${flows.length === 1 ? "flow" : "flows"} ${ranges(flows)}`);
     say(this.#share, shares.join(" \u00b7 "));
     this.#showChips([
-      address === trace.head.target?.address && ["target", "target", "The address traced"],
+      address === trace.head.target?.address && ["goal", "target", "The address traced"],
       refused && ["refused", "says unreachable", "This address says that the target cannot be reached"],
-      hop.rate_limited && ["", "limits answers", "This router answers only so many probes; later hops do not share its loss"],
+      limits(hop) && ["", "limits answers", "This router answers only so many probes; later hops do not share its loss"],
       mpls && ["mpls", `MPLS ${mpls}`, "Label stack of the packet when it expired: label, traffic class, TTL"],
     ].filter(Boolean));
     put(this.#below, "hidden", !this.#below.textContent);
@@ -277,6 +279,9 @@ function probeFacts(hop) {
   }
   return facts;
 }
+
+/** Whether a hop has loss that is its own reluctance to answer. */
+const limits = (hop) => Boolean(hop?.rate_limited && hop.stats.lost);
 
 /** The latest round-trip time of a hop, in the order sent. */
 function last(hop) {

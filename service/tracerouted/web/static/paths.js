@@ -93,7 +93,7 @@ function untangle({ rows, edges }) {
 }
 
 /** One sentence or two about a graph. */
-export function pathSummary({ rows, paths }, count) {
+export function pathSummary({ rows, paths }, count, target) {
   const flows = paths.reduce((sum, path) => sum + path.flows.length, 0);
   if (!flows) return "No flow has been answered yet.";
   const known = rows.map(({ nodes }) => nodes.filter(({ responder }) => responder).length);
@@ -102,6 +102,11 @@ export function pathSummary({ rows, paths }, count) {
   if (first < 0) return `${count(paths.length, "path")} seen with ${count(flows, "flow")}; they differ only in who stays silent or where they end.`;
   const last = known.findLastIndex((n) => n > 1);
   const part = first > 0 ? `part after hop ${rows[first - 1].ttl}` : "part at once";
-  const meet = last + 1 < rows.length ? `all meet again at hop ${rows[last + 1].ttl}` : "do not meet again";
+  const together = rows[last + 1]?.nodes.some((node) => node.flows.length === flows);
+  const lengths = paths.map(({ keys }) => keys.length);
+  const [least, most] = [Math.min(...lengths), Math.max(...lengths)].map((length) => rows[length - 1].ttl);
+  let meet = "have not met again";
+  if (together) meet = `all meet again at hop ${rows[last + 1].ttl}`;
+  else if (paths.every(({ keys }) => keys.at(-1) === target)) meet = `end at the target after ${least === most ? most : `${least} to ${most}`} hops`;
   return `${count(paths.length, "path")} seen with ${count(flows, "flow")}. They ${part} and ${meet}.`;
 }

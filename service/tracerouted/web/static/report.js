@@ -30,7 +30,7 @@ function hopLines(hop, ttl) {
   ];
   const hosts = hop.responders.map((responder) => [who(responder), responder.asn ? `AS${responder.asn.number}` : ""]);
   const [first, ...others] = hosts.length ? hosts : [["no answer", ""]];
-  if (hop.rate_limited) first[0] += " [limits answers]";
+  if (hop.rate_limited && stats.lost) first[0] += " [limits answers]";
   return [[String(ttl), ...first, ...figures], ...others.map((host) => ["", ...host, "", "", "", "", "", "", "", ""])];
 }
 

@@ -101,12 +101,35 @@ function underway(trace) {
 }
 
 function reached(trace, hops) {
-  const address = trace.head.target.address;
-  const ends = hops.filter((hop) => hop.responders.some((responder) => responder.address === address));
-  const end = ends.at(-1) ?? hops.at(-1);
-  const at = ends.length > 1 ? `${ends[0].ttl} to ${end.ttl} hops` : count(end.ttl, "hop");
-  const lost = end.stats.lost ? `, ${percent(end.stats.loss_pct)} of the probes to it lost` : ", no loss";
-  return { tone: end.stats.lost ? "warn" : "good", title: "Reached", text: `${who(trace.head.target.host === address ? { address } : { address, hostname: trace.head.target.host })} answers after ${at} in ${latency(end.stats.avg_ms)} on average${lost}.` };
+  // Each flow's end is where it was answered; a flow with a shorter way passes none of the later hops.
+  const ends = new Map();
+  for (const hop of hops) {
+    for (const { flow, outcome } of hop.probes.values()) if (outcome === "reply" && !ends.has(flow)) ends.set(flow, hop);
+  }
+  if (!ends.size) return { tone: "good", title: "Reached", text: "The target answers." };
+  const times = [];
+  const said = new Map();
+  let lost = 0;
+  let sent = 0;
+  for (const [flow, hop] of ends) {
+    for (const probe of hop.probes.values()) {
+      if (probe.flow !== flow || probe.outcome === "pending" || probe.outcome === "error") continue;
+      sent += 1;
+      if (probe.address === null) lost += 1;
+      else said.set(probe.address, hop);
+      if (probe.rtt_ms !== null) times.push(probe.rtt_ms);
+    }
+  }
+  const { host, address } = trace.head.target;
+  const name = host === address ? address : `${plain(host)} (${address})`;
+  const other = [...said.keys()].find((responder) => responder !== address);
+  const subject = said.has(address) || !other ? `${name} answers` : `${other} answers in place of ${name}`;
+  const ttls = [...ends.values()].map((hop) => hop.ttl);
+  const [least, most] = [Math.min(...ttls), Math.max(...ttls)];
+  const after = least === most ? count(most, "hop") : `${least} to ${most} hops`;
+  const mean = times.length ? ` in ${latency(times.reduce((a, b) => a + b) / times.length)} on average` : "";
+  const loss = lost ? `${percent((100 * lost) / sent)} of the probes to it lost` : "no loss";
+  return { tone: lost ? "warn" : "good", title: "Reached", text: `${subject} after ${after}${mean}, ${loss}.` };
 }
 
 function blocked(trace, hops, beyond) {
