@@ -20,6 +20,7 @@ from .http.limits import HttpLimits
 from .http.site import EdgeSite, make_site
 from .http.wire import encode_event
 from .library import Tracer
+from .listening import listen
 from .settings import Settings
 
 #: After the last trace has ended, what followers and waiting requests may take to read of its end.
@@ -54,9 +55,7 @@ class Daemon(Service):
     def startService(self) -> None:
         """Bind, and start the probers; readiness follows when their self-tests are done."""
         super().startService()
-        for address in self._settings.listen:
-            self._ports.append(self._reactor.listenTCP(address.port, self._site, interface=address.host))
-            self._log.info("listening on http://{address}", address=str(address))
+        self._ports = listen(self._reactor, self._settings.listen, self._site)
         ensureDeferred(self._tracer.start()).addErrback(
             lambda failure: self._log.failure("the probers did not start", failure)
         )
