@@ -116,6 +116,7 @@ def test_resuming_after_the_end(service: Service) -> None:
     trace_id = finished_trace(service)
     last = service.engine.get(trace_id).revision
     assert 204 == follow(service, trace_id, Last_Event_ID=str(last)).answer().status
+    assert 0 == open_streams(service)
     before = follow(service, trace_id, Last_Event_ID=str(last - 1)).answer().body
     assert ["end"] == [name for _, name, _ in frames(before)]
 

@@ -71,16 +71,11 @@ class EdgeChannel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         if self._refused:
             return
-        if self._idle:
-            self._begin()
         LineReceiver.dataReceived(self, data)
-        if self._idle and (self._buffer or self.requests):  # the first bytes of a next request came with the last
-            self._begin()
-
-    def _begin(self) -> None:
-        self._idle = False
-        if not self._handlingRequest:
-            self.setTimeout(self.site.limits.request_deadline_s)
+        if self._idle and (self._buffer or self.requests):  # a next request has begun
+            self._idle = False
+            if not self._handlingRequest:
+                self.setTimeout(self.site.limits.request_deadline_s)
 
     def setTimeout(self, period: float | None) -> float | None:
         # Only noted: the site looks at all connections once a second, which is cheaper than a timer per request.
