@@ -12,8 +12,8 @@ Grounds. `grounds.Chain` is a row of real Linux routers joined by veth pairs: ke
 simulated internet (`tests/netsim`) has delays, but its answers cost more than a kernel's. Both offer `popen`, and
 both vanish with the process that made them.
 
-Subjects are programs in `subjects`, started on a ground, which take a job as a line of JSON on stdin and answer with a
-line of JSON; or the peers' own command lines, in `peers`. Peers come from packages: scamper, traceroute and mtr-tiny
-(Debian), and twisted-mtr 3.2.0 (PyPI, installed into `bench/.peers` on first use). A peer that is missing is left out
-and named.
+Subjects are programs in `subjects`, started on a ground, which take a job as a line of JSON on stdin and answer with
+a line of JSON; or the peers' own command lines, in `peers`. Peers come from packages: scamper, traceroute and
+mtr-tiny (Debian), and twisted-mtr 3.2.0 (PyPI, installed into `bench/.peers` on first use). A peer that is missing is
+left out and named.
 """

@@ -1,6 +1,6 @@
 """`python -m bench [NAME...]`: run rows, print the table, store the figures.
 
-The exit code is 0 when every row ran, whatever it found, and 1 when one broke. `make bench ONLY="name..."` calls this.
+The exit code is 0 when every row ran, whatever it found, and 1 when one broke.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ def _trimmed(route: Sequence[str | None]) -> Route:
 
 def lines_of(targets: Sequence[str], source: str, hops: int) -> list[str]:
     """mtr-packet(8) commands for one ICMP probe to each TTL of each target, with tokens from 1."""
+    local = f"local-ip-4 {source} protocol icmp size 64 timeout 1"
     return [
-        f"{place * hops + ttl} send-probe ip-4 {target} local-ip-4 {source} protocol icmp size 64 timeout 1 ttl {ttl}\n"
+        f"{place * hops + ttl} send-probe ip-4 {target} {local} ttl {ttl}\n"
         for place, target in enumerate(targets)
         for ttl in range(1, hops + 1)
     ]

@@ -11,7 +11,11 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+
+from . import rss
 
 READ = 1 << 18
 
@@ -33,6 +37,7 @@ class Connection:
         self.request = -1
         self.sent_at = 0.0
         self.data = b""
+        self.head = b""
         self._whole = 0
 
     def send(self, number: int, request: bytes) -> None:
@@ -50,9 +55,9 @@ class Connection:
             end = self.data.find(b"\r\n\r\n")
             if end < 0:
                 return None
-            head = self.data[:end].lower()
-            at = head.find(b"\r\ncontent-length:")
-            length = int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            self.head = self.data[:end]
+            at = self.head.lower().find(b"\r\ncontent-length:")
+            length = int(self.head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
             self._head, self._whole = end + 4, end + 4 + length
         if len(self.data) < self._whole:
             return None
@@ -106,8 +111,75 @@ def ask(requests: list[list[Any]], clients: int, port: int, repeat: int = 1, rou
             if "hops" in document
         }
     else:
+        fields = connections[0].head.decode().split("\r\n")[1:]
+        named = [field.split(": ", 1) for field in fields]
+        found["fields"] = {name.lower(): value for name, value in named}
         found["body"] = bodies[0].decode()
     return found
+
+
+def follow(path: str, followers: int, port: int, pid: int) -> dict[str, Any]:
+    """Follow a running trace until every stream has ended.
+
+    Events are counted on every connection from the time all are connected; how late they come (against when the
+    probe was answered) is looked at on every fiftieth. `rss` is the most the service had.
+    """
+    request = encode("GET", path, {"Accept": "text/event-stream"}, "")
+    poll = select.epoll()
+    open_ones: dict[int, socket.socket] = {}
+    sampled: dict[int, bytes] = {}
+    for number in range(followers):
+        connected = socket.create_connection(("127.0.0.1", port))
+        connected.sendall(request)
+        open_ones[connected.fileno()] = connected
+        if number % 50 == 0:
+            sampled[connected.fileno()] = b""
+        poll.register(connected.fileno(), select.EPOLLIN)
+    counts = dict.fromkeys(open_ones, 0)
+    tails = dict.fromkeys(open_ones, b"")
+    delays: list[float] = []
+    ended = events = most_rss = 0
+    live_from = time.time()
+    began = looked = time.perf_counter()
+    while open_ones:
+        for number, _ in poll.poll():
+            chunk = open_ones[number].recv(READ)
+            now = time.time()
+            whole = tails[number] + chunk
+            here = whole.count(b"\nevent: hop\n")
+            counts[number] += here
+            events += here
+            tails[number] = whole[-11:]
+            if number in sampled:
+                *lines, sampled[number] = (sampled[number] + chunk).split(b"\n")
+                delays += _delays(lines, now, live_from)
+            if not chunk or b"0\r\n\r\n" in whole[-7:]:
+                ended += bool(chunk)
+                poll.unregister(number)
+                open_ones.pop(number).close()
+        if time.perf_counter() - looked > 0.2:
+            looked = time.perf_counter()
+            most_rss = max(most_rss, rss(pid))
+    return {
+        "wall_s": time.perf_counter() - began,
+        "events": events,
+        "least": min(counts.values()),
+        "most": max(counts.values()),
+        "ended": ended,
+        "delays_s": delays,
+        "rss": most_rss,
+    }
+
+
+def _delays(lines: list[bytes], now: float, since: float) -> Iterator[float]:
+    """How long ago the probes were answered that these lines tell of, of those answered after `since`."""
+    for line in lines:
+        if line.startswith(b'data: {"ttl"'):
+            probe = json.loads(line[6:])["probe"]
+            if probe is not None and probe["rtt_ms"] is not None:
+                answered = datetime.fromisoformat(probe["sent_at"]).timestamp() + probe["rtt_ms"] / 1e3
+                if answered > since:
+                    yield now - answered
 
 
 def ready(port: int, within_s: float = 20.0) -> dict[str, Any]:
@@ -127,7 +199,7 @@ def ready(port: int, within_s: float = 20.0) -> dict[str, Any]:
 
 def main() -> None:
     """Take jobs until standard input ends."""
-    jobs = {"ask": ask, "ready": ready}
+    jobs = {"ask": ask, "follow": follow, "ready": ready}
     print('{"ready": true}', flush=True)
     for text in sys.stdin:
         job = json.loads(text)

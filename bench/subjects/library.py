@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 import time
 from typing import Any
 
@@ -19,7 +18,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from tracerouted.library import Tracer
-from tracerouted.model import Outcome, Trace
+from tracerouted.model import Outcome, Trace, TraceRequest
 from tracerouted.settings import Settings
 
 from . import arguments, children, cpu_s, rss
@@ -58,8 +57,7 @@ class Jobs(LineOnlyReceiver):
         self.sendLine(json.dumps(answer).encode())
 
     def _failed(self, failure: Failure) -> None:
-        failure.printTraceback(file=sys.stderr)
-        self._done({"error": failure.getErrorMessage()})
+        self._done({"error": failure.getErrorMessage()[:500]})
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         ensureDeferred(self._tracer.stop()).addBoth(lambda _: reactor.stop())
@@ -75,15 +73,10 @@ class Jobs(LineOnlyReceiver):
 
         async def one(target: str) -> None:
             began = time.perf_counter()
-            accepted = tracer.submit(tracer_request(target))
+            accepted = tracer.submit(TraceRequest(target=target, resolve_names=False, **fields))
             ids.append(accepted.id)
             await tracer.engine.finished(accepted.id)
             walls.append(time.perf_counter() - began)
-
-        def tracer_request(target: str) -> Any:
-            from tracerouted.model import TraceRequest
-
-            return TraceRequest(target=target, resolve_names=False, **fields)
 
         packets = sum(cpu_s(pid) for pid in children(os.getpid()))
         self._pauses.clear()
@@ -117,6 +110,7 @@ class Jobs(LineOnlyReceiver):
             "rss": rss(pid),
             "children_rss": [rss(child) for child in children(pid)],
             "kept": self._tracer.engine.counts["kept"],
+            "packed": sum(job.journal.size for job in self._tracer.engine._kept.values()),
         }
 
 
