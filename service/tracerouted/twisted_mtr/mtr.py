@@ -10,11 +10,13 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import signature
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,15 +25,14 @@ from ..model import MOST_UDP_PORT, Family, InvalidRequest, Protocol, TraceReques
 from ..mtrpacket.process import MtrProcess
 from ..probing.flow import MOST_TTL
 from ..probing.prober import ProbeKind
-from ..probing.scheduler import SOCKET_PROTOCOLS
 from .errors import MTRError, StateError
 from .results import error_text, failed_hop, hop_list, request_words
 from .tracing import Job, Tracing
 
 log = logging.getLogger(__name__)
 
-#: Signals that somebody sends to end a child; other deaths are accidents.
-_END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: Signals that somebody sends to end a child, and the one it gets when its pipes were closed; others are accidents.
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 _SIZE = 64
 
 
@@ -46,7 +47,7 @@ class TraceRoute(ProcessProtocol):
     `local_ipv4` and `local_ipv6` are the addresses to trace from; at least one must be given, else `MTRError`.
     `reactor` is the one that spawns; by default Twisted's global one.
 
-    If mtr-packet dies by accident, running traces go on with another process. If it is ended on purpose (its stdin
+    If mtr-packet dies by accident, running traces go on with another process. If it is ended on purpose (its pipes
     closed, SIGTERM, SIGINT or SIGHUP), they end by their failure callbacks.
     """
 
@@ -76,6 +77,7 @@ class TraceRoute(ProcessProtocol):
         self._spare = False  # and nobody has adopted it
         self._adopter: MtrProcess | None = None
         self._ended: str | None = None  # on purpose: nothing is to be traced until the program spawns again
+        self._burying: list[Deferred[None]] = []
 
     # --- tracing -------------------------------------------------------------------------------------------------
 
@@ -173,8 +175,7 @@ class TraceRoute(ProcessProtocol):
             )
         except InvalidRequest as wrong:
             raise MTRError(str(wrong)) from None
-        timeout_s = 1 if protocol in SOCKET_PROTOCOLS else self.REQUEST_TIMEOUT
-        kind = ProbeKind(protocol, address, local, request.port, _SIZE, 0, timeout_s)
+        kind = ProbeKind(protocol, address, local, request.port, _SIZE, 0, self.REQUEST_TIMEOUT)
         return Job(request, kind, family, ended)
 
     # --- the process ---------------------------------------------------------------------------------------------
@@ -228,6 +229,22 @@ class TraceRoute(ProcessProtocol):
         if adopter is not None:
             adopter.processEnded(reason)
         self._quieten()
+        burying, self._burying = self._burying, []
+        for waiter in burying:
+            waiter.callback(None)
+
+    def stop(self) -> Deferred[list[None]]:
+        """End all processes; unfinished traces fail. Fires when no process is left. (Not in twisted-mtr.)"""
+        self._ended = "this TraceRoute was stopped"
+        ends = [self._close(self._ended)]
+        if self._child:
+            buried: Deferred[None] = Deferred()
+            self._burying.append(buried)
+            ends.append(buried)
+            if self._spare:
+                with suppress(ProcessExitedAlready):
+                    self.transport.signalProcess("TERM")
+        return gatherResults(ends)
 
     def _quieten(self) -> None:
         """Leave no process of ours behind when the program's is gone and nothing is being traced."""
@@ -235,10 +252,9 @@ class TraceRoute(ProcessProtocol):
             self._close("")
             self._open()
 
-    def _close(self, why: str) -> None:
+    def _close(self, why: str) -> Deferred[None]:
         tracing, self._tracing = self._tracing, None
-        if tracing is not None:
-            tracing.close(why)
+        return succeed(None) if tracing is None else tracing.close(why)
 
 
 def _on_purpose(end: BaseException | None) -> bool:

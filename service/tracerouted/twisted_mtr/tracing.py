@@ -16,14 +16,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 
+from ..jobs.memory import SHORT_TIMEOUT_S
 from ..model import Fact, Family, HopRetracted, ProbeSettled, Protocol, Reply, StopReason, TraceRequest
 from ..mtrpacket.process import MtrProcess
 from ..mtrpacket.supervisor import Supervisor
 from ..probing.prober import ProbeKind, Prober
-from ..probing.scheduler import ProbeLimits, Run, Scheduler
+from ..probing.scheduler import SOCKET_PROTOCOLS, ProbeLimits, Run, Scheduler
 from ..probing.trace import TraceMachine
 
 #: Seconds a family may be unready before its traces are given up: longer than a dead process takes to be replaced.
@@ -103,16 +106,19 @@ class Tracing:
 
     def on_reply(self, ticket: object, reply: Reply, sent_at: float, now: float) -> None:
         """See `Listener`."""
-        self._scheduler.on_reply(ticket, reply, sent_at, now)
+        if self._probers:
+            self._scheduler.on_reply(ticket, reply, sent_at, now)
 
     def on_alive(self, prober: Prober, asked_at: float) -> None:
         """See `Listener`."""
-        self._scheduler.on_alive(prober, asked_at)
+        if self._probers:
+            self._scheduler.on_alive(prober, asked_at)
 
     def on_turn(self, prober: Prober) -> None:
         """See `Listener`."""
-        self._scheduler.on_turn(prober)
-        self._begin(prober.family)
+        if self._probers:
+            self._scheduler.on_turn(prober)
+            self._begin(prober.family)
 
     # --- traces --------------------------------------------------------------------------------------------------
 
@@ -166,9 +172,11 @@ class Tracing:
             deadline=now + job.request.deadline_ms / 1000,
             wall_offset=time.time() - now,
             source_port=source_port,
+            impatience=SHORT_TIMEOUT_S if job.request.protocol in SOCKET_PROTOCOLS else None,
         )
         self._running.add(job)
-        job.run = self._scheduler.start(job.machine, job.kind, job.family, lambda: self._ended(job))
+        ordinary = evolve(job.kind, timeout_s=SHORT_TIMEOUT_S)
+        job.run = self._scheduler.start(job.machine, ordinary, job.kind, job.family, lambda: self._ended(job))
 
     def _ended(self, job: Job) -> None:
         machine = job.machine
@@ -201,13 +209,18 @@ class Tracing:
             job.failure = why
             job.ended(job)
 
-    def close(self, why: str) -> None:
-        """Fail every trace with these words and end every process; nothing can be traced with this afterwards."""
+    def close(self, why: str) -> Deferred[None]:
+        """Fail every trace with these words and end every process; nothing can be traced with this afterwards.
+
+        Fires when no process is left.
+        """
         probers, self._probers = self._probers, {}
         for patience in self._patience.values():
             patience.cancel()
         self._patience.clear()
-        for prober in probers.values():
-            prober.stop()
+        if not probers:
+            return succeed(None)
+        stopped = gatherResults([prober.stop() for prober in probers.values()])
         self._fail(why, *probers)
-        self._scheduler.close()
+        # Not now: the scheduler may be at work in a frame below this one, and would set its timer again.
+        return stopped.addCallback(lambda results: deferLater(self._reactor, 0, self._scheduler.close))
