@@ -4,7 +4,7 @@ import { drawn, element, put, say } from "./dom.js";
 import { pathGraph, pathSummary } from "./paths.js";
 import { count, plain, ranges, who } from "./words.js";
 
-const ROW = 58;
+const ROW = 64;
 const BOX = 38;
 const GUTTER = 44;
 const GAP = 14;
