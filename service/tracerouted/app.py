@@ -22,6 +22,7 @@ from .http.wire import encode_event
 from .library import Tracer
 from .listening import listen
 from .settings import Settings
+from .web.pages import add_pages
 
 #: After the last trace has ended, what followers and waiting requests may take to read of its end.
 LAST_WORDS_S = 0.5
@@ -78,4 +79,5 @@ def make_service(settings: Settings, reactor: Any, wall: Callable[[], float] = t
     """The whole daemon, not yet started. `wall` gives Unix seconds."""
     tracer = Tracer(reactor, settings, wall, encode_event)
     site = make_site(tracer.engine, clock=reactor, wall=wall, limits=http_limits(settings))
+    add_pages(site.router)
     return Daemon(settings, reactor, tracer, site)
