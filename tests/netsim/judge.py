@@ -139,7 +139,7 @@ def _loss(hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected],
     stats = hop.stats
     if any(e.optional or e.outcome is Outcome.ERROR for e in expected):
         return
-    limited = hop.ttl in truth.rate_limited and stats.lost > 0
+    limited = hop.ttl in truth.rate_limited and stats.lost > 0 and stats.received > 0
     if truth.rate_limited and hop.rate_limited is not limited:
         yield f"rate_limited is {hop.rate_limited} with {stats.lost} lost"
     if dealt is not None:

@@ -296,6 +296,27 @@ def test_flows_are_told_apart() -> None:
 # --- loss ----------------------------------------------------------------------------------------------------
 
 
+def test_a_lost_answer_before_the_target_hides_no_hop() -> None:
+    """When the target's answer to its own TTL is lost, it is not taken to be one hop farther away."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        return None if probe.ttl == 6 and earlier < lost else line(6, 0.01)(probe, earlier)
+
+    for lost in (1, 2):
+        drive = Drive(request(), answer)
+        trace = drive.run()
+        assert routers(6) == addresses(trace)
+        assert lost == trace.hops[-1].stats.lost
+        assert drive.now < 0.7
+
+
+def test_a_silent_hop_before_the_target_stays_one_probe() -> None:
+    """The probes that made sure of a silent hop before the target are not shown."""
+    trace = Drive(request(), line(6, 0.01, silent=(5,))).run()
+    assert routers(6, (5,)) == addresses(trace)
+    assert [1] * 6 == [len(hop.probes) for hop in trace.hops]
+
+
 def test_loss_is_exact() -> None:
     """Exactly the unanswered probes are lost."""
 
@@ -363,7 +384,7 @@ def test_two_deaths_end_a_probe_as_an_error() -> None:
 
 
 def test_a_stolen_reply_is_asked_for_again() -> None:
-    """A probe whose reply was stolen goes out again and is no loss; after the third theft it is an error."""
+    """A probe whose reply was stolen goes out again and is no loss; after the sixth theft it is an error."""
 
     def thief(times: int):  # type: ignore[no-untyped-def]
         def answer(probe, earlier):  # type: ignore[no-untyped-def]
@@ -375,7 +396,7 @@ def test_a_stolen_reply_is_asked_for_again() -> None:
 
     hop = Drive(request(), thief(2)).run().hops[2]
     assert [router(3)] == [responder.address for responder in hop.responders]
-    hop = Drive(request(), thief(3)).run().hops[2]
+    hop = Drive(request(), thief(6)).run().hops[2]
     assert [Outcome.ERROR] == [probe.outcome for probe in hop.probes]
     assert (0, 0) == (hop.stats.received, hop.stats.lost)
 
@@ -494,7 +515,7 @@ def test_anything_ends_in_truth(network) -> None:  # type: ignore[no-untyped-def
         assert req.first_ttl <= hop.ttl <= min(req.max_ttl, max(length, req.first_ttl)) or not hop.responders
         for responder in hop.responders:
             assert responder.address == (TARGET if hop.ttl >= length else router(hop.ttl))
-        assert len(hop.probes) <= req.probes
+        assert len(hop.probes) <= max(req.probes, 3 if hop.responders else 0)
         if hop.ttl < length and hop.ttl not in silent and hop.ttl not in losses and not deaths:
             assert 0 == hop.stats.lost
     assert trace.reached == (trace.stop_reason is StopReason.REACHED)
@@ -503,3 +524,4 @@ def test_anything_ends_in_truth(network) -> None:  # type: ignore[no-untyped-def
     reachable = length not in silent and length not in losses and length <= req.max_ttl
     if reachable and req.max_ttl >= 16 and not deaths:
         assert trace.reached
+        assert max(length, req.first_ttl) == trace.hops[-1].ttl

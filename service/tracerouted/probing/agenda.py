@@ -68,7 +68,7 @@ class Agenda:
         while self._again:
             probe = self._again.popleft()
             end = probe.flow.end
-            if not probe.void and (end is None or probe.ttl <= end.ttl):
+            if not probe.void and (end is None or not end.firm or probe.ttl <= end.ttl):
                 return probe
         return None
 
@@ -104,7 +104,9 @@ class Agenda:
             if cell.due != due:
                 continue
             cell.due = None
-            if flow.done or cell.issued >= self._probes or (flow.end is not None and cell.ttl > flow.end.ttl):
+            if flow.done or (flow.end is not None and cell.ttl > flow.end.ttl):
+                continue
+            if cell.issued >= self._probes and not cell.doubted:
                 continue
             free_at = self._sent_at[cell.ttl] + self._interval
             if free_at > now:  # another flow's probe left late
@@ -116,16 +118,29 @@ class Agenda:
     def _issue(self, cell: Cell, now: float, patient: bool) -> InFlight:
         ttl = cell.ttl
         self._issued += 1
-        cell.issued += 1
         cell.last_sent = self._sent_at[ttl] = now
         self._free_at[ttl] = max(self._free_at[ttl], now + self._interval)
+        if cell.issued >= self._probes:
+            cell.doubted = False
+            cell.extras += 1
+            return InFlight(self._issued, ttl, cell.flow, cell, patient, extra=True)
+        cell.issued += 1
         if cell.issued < self._probes:
             self.repeat(cell, now)
-        return InFlight(self._issued, cell.ttl, cell.flow, cell, patient)
+        return InFlight(self._issued, ttl, cell.flow, cell, patient)
 
     def again(self, probe: InFlight) -> None:
         """A probe has to be sent again, before all others."""
         self._again.append(probe)
+
+    def doubt(self, cell: Cell, now: float) -> None:
+        """Send one probe more to a hop than was asked for."""
+        cell.doubted = True
+        self.repeat(cell, now)
+
+    def above(self, flow: Flow, ttl: int) -> bool:
+        """Whether probes of a flow to TTLs above `ttl` have to be sent again."""
+        return any(probe.flow is flow and probe.cell is not None and probe.ttl > ttl for probe in self._again)
 
     # --- further probes per hop ------------------------------------------------------------------------------------
 

@@ -24,6 +24,11 @@ class Cell:
     rtt_max: float = 0.0
     last_sent: float = 0.0
     due: float | None = None
+    #: probes beyond the request's, sent because the hop before the end stayed silent: the end may be here
+    extras: int = 0
+    doubted: bool = False
+    #: extra probes that were lost: told only if another one shows that they should be
+    withheld: list[ProbeSettled] = Factory(list)
     #: what has been published here, so that it can be published again after a retraction
     facts: list[ProbeSettled] = Factory(list)
 
@@ -33,7 +38,7 @@ class InFlight:
     """A probe on its way. `cell` is None for the scout. `judged`: already called lost; an answer restores it.
 
     `sent_at` is monotonic, `wall_sent_at` Unix seconds, rounded to what is shown. A `patient` probe is one the prober
-    waits for as long as the request says; others it may give up on sooner.
+    waits for as long as the request says; others it may give up on sooner. An `extra` one is beyond the request's.
     """
 
     number: int
@@ -44,6 +49,7 @@ class InFlight:
     sent_at: float = 0.0
     wall_sent_at: float = 0.0
     judged: bool = False
+    extra: bool = False
     retries: dict[str, int] | None = None
 
     @property

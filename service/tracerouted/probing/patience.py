@@ -8,7 +8,7 @@ proved that everything answered by then has been delivered. Pure: time is an arg
 from __future__ import annotations
 
 from .agenda import NEVER, Agenda
-from .flow import Flow, InFlight
+from .flow import Cell, Flow, InFlight
 
 LEAST_WAIT_S = 0.2
 LEAST_WAIT_BY_NEIGHBOUR_S = 0.3
@@ -75,8 +75,21 @@ class Patience:
             neighbour = probe.flow.later_rtt(probe.ttl)
             if neighbour is None:
                 neighbour = self._agenda.scout_rtt
-            wait = self._timeout if neighbour is None else max(3 * neighbour, LEAST_WAIT_BY_NEIGHBOUR_S)
+            if neighbour is None:
+                wait = self._timeout
+            elif probe.extra:  # only the end itself could answer it, from as far away
+                wait = max(1.5 * neighbour, LEAST_WAIT_S)
+            else:
+                wait = max(3 * neighbour, LEAST_WAIT_BY_NEIGHBOUR_S)
         return min(wait, self._timeout)
+
+    def is_over(self, probe: InFlight, now: float) -> bool:
+        """Whether a probe that the prober gave up on was waited for long enough."""
+        return now >= probe.sent_at + self._wait(probe)
+
+    def for_extra(self, cell: Cell) -> bool:
+        """Whether an extra probe to a hop is still under way."""
+        return any(probe.cell is cell and probe.extra for probe in self._waiting.values())
 
     def for_scout(self) -> bool:
         """Whether the scout is still under way."""

@@ -37,10 +37,14 @@ from .flow import MOST_TTL, Cell, End, Flow, InFlight
 from .patience import LEAST_WAIT_BY_NEIGHBOUR_S, Patience
 
 #: How often a probe is sent again for each reason before it ends as an error; without limit where not named.
-MOST_RETRIES = {RetryReason.DIED: 1, RetryReason.STOLEN: 2, RetryReason.BARE_NO_ROUTE: 8}
+#: Replies are stolen in series: two processes that send TCP probes in step use the same source ports.
+MOST_RETRIES = {RetryReason.DIED: 1, RetryReason.STOLEN: 5, RetryReason.BARE_NO_ROUTE: 8}
 
 #: So many errors with not one probe judged end the trace: nothing leaves this host.
 MOST_ERRORS = 3
+
+#: A silent hop just before the end is tried so often before it is believed to be no end itself.
+LEAST_TRIES = 3
 
 #: Something farther than this share of what an impatient prober waits shows that it gives up too soon.
 FAR = 0.7
@@ -117,7 +121,7 @@ class TraceMachine:
         probe.sent_at = now
         probe.wall_sent_at = round(now + self._wall_offset, 3)
         self._patience.begin(probe, now)
-        if probe.cell is not None:
+        if probe.cell is not None and not probe.extra:
             self._emit(ProbeSent(probe.number, probe.ttl, probe.flow.number, probe.wall_sent_at))
         return probe
 
@@ -177,7 +181,7 @@ class TraceMachine:
 
     def _on_timeout(self, probe: InFlight, now: float) -> None:
         """The prober gave up on a probe; if it did so too soon, it goes out again with more patience."""
-        if probe.cell is None or probe.patient or probe.judged:
+        if probe.cell is None or probe.patient or probe.judged or self._patience.is_over(probe, now):
             self._judge_lost(probe, now)
         elif self._impatience is None or self._far():
             probe.patient = True
@@ -199,7 +203,8 @@ class TraceMachine:
                 self._on_timeout(probe, now)
 
     def _retry(self, probe: InFlight, reply: Reply, now: float) -> None:
-        if probe.judged or (probe.flow.end is not None and probe.ttl > probe.flow.end.ttl):
+        end = probe.flow.end
+        if probe.judged or (end is not None and end.firm and probe.ttl > end.ttl):
             return
         reason = RetryReason(reply.error or RetryReason.DIED)
         retries = probe.retries = probe.retries or {}
@@ -248,6 +253,8 @@ class TraceMachine:
                 self._on_ender(probe, fact, now)
             return
         cell = probe.cell
+        if probe.extra:
+            self._admit_extra(probe, cell)
         if not cell.answers:
             flow.news_at = now
             self._patience.shorten(now)
@@ -320,6 +327,7 @@ class TraceMachine:
             if cell.due is not None:
                 # What the end says to these counts here: leave it time to.
                 self._agenda.repeat(cell, now, now + self._interval)
+        self._doubtful(flow, end, now)
         if end.reason is StopReason.REACHED and self._agenda.expected is None:
             self._agenda.expected = end.ttl  # the other flows are likely as long
 
@@ -357,6 +365,7 @@ class TraceMachine:
         flow.enders = [(other, fact) for other, fact in flow.enders if other.ttl <= end.ttl]
         flow.cells[end.ttl + 1 :] = [None] * (MOST_TTL - end.ttl)
         flow.asked = end.ttl
+        self._emit(FlowCut(flow.number, end.ttl))  # what was under way beyond is void
         adopted = flow.cells[probe.ttl] = probe.cell = Cell(flow, probe.ttl, issued=1, last_sent=probe.sent_at)
         probe.judged = False
         if self._probes > 1:
@@ -372,6 +381,17 @@ class TraceMachine:
         if probe.judged:
             return
         self._judge(probe, Outcome.TIMEOUT, None, now)
+
+    def _admit_extra(self, probe: InFlight, cell: Cell) -> None:
+        """An extra probe was answered: it counts, and so do those that were lost before it."""
+        probe.extra = probe.judged = False
+        cell.issued += 1
+        for fact in cell.withheld:
+            if fact.number != probe.number:
+                cell.issued += 1
+                cell.judged += 1
+                self._publish(cell, fact)
+        cell.withheld = []
 
     def _judge_error(self, probe: InFlight, error: str | None, now: float) -> None:
         if probe.cell is None or probe.judged:
@@ -394,7 +414,12 @@ class TraceMachine:
             (),
             error,
         )
-        self._settle(probe, fact)
+        if probe.extra and probe.cell is not None:
+            probe.judged = True
+            if outcome is Outcome.TIMEOUT:
+                probe.cell.withheld.append(fact)
+        else:
+            self._settle(probe, fact)
         self._finish_if_done(probe.flow, now)
 
     def _settle(self, probe: InFlight, fact: ProbeSettled) -> None:
@@ -465,10 +490,9 @@ class TraceMachine:
     def _flow_end(self, flow: Flow, now: float) -> StopReason | None:
         complete_below = flow.advance(self._probes)
         if flow.end is not None:
-            if complete_below <= flow.end.ttl:
+            if complete_below <= flow.end.ttl or self._doubtful(flow, flow.end, now):
                 return None
-            held = now < flow.hold_until and self._patience.above(flow, flow.end.ttl)
-            return None if held else flow.end.reason
+            return None if self._held(flow, flow.end, now) else flow.end.reason
         silent = complete_below - 1 - flow.highest_router
         over = complete_below > self._max_ttl
         if not over and (silent < self._gap_limit or self._agenda.scout_rtt is not None):
@@ -479,6 +503,27 @@ class TraceMachine:
             return StopReason.MAX_TTL
         self._cut(flow, flow.highest_router + self._gap_limit)
         return StopReason.GAP_LIMIT
+
+    def _held(self, flow: Flow, end: End, now: float) -> bool:
+        """Whether something under way could still disprove the end, and has not had its time."""
+        if end.firm or end.reason is StopReason.LOOP:
+            return False
+        if self._agenda.above(flow, end.ttl):
+            return True
+        return now < flow.hold_until and self._patience.above(flow, end.ttl)
+
+    def _doubtful(self, flow: Flow, end: End, now: float) -> bool:
+        """Whether the end may be one TTL lower, hidden by loss: the silent hop before it is tried again first."""
+        if end.reason is StopReason.LOOP or end.ttl <= flow.first_ttl:
+            return False
+        cell = flow.cells[end.ttl - 1]
+        if cell is None or cell.answers or cell.issued < self._probes:
+            return False
+        if not cell.doubted and not self._patience.for_extra(cell):
+            if cell.issued + cell.extras >= LEAST_TRIES:
+                return False
+            self._agenda.doubt(cell, now)
+        return True
 
     def stop(self, reason: StopReason) -> None:
         """End the trace now, for a reason from outside if need be; what is known stays."""
