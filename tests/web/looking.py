@@ -24,7 +24,7 @@ def start(page: Any, target: str, protocol: str = "icmp", **fields: int | str) -
 def ended(page: Any) -> str:
     """Wait for the end of the trace shown; what the page says about it."""
     page.wait_for_selector(OVER)
-    page.wait_for_function("document.querySelector('#cancel').hidden")
+    page.wait_for_function("() => document.querySelector('#cancel').hidden")
     return str(page.inner_text(".verdict"))
 
 

@@ -100,7 +100,9 @@ def test_several_responders(open_page: Any, service: str, lab: Lab) -> None:
     assert several, "the scenario balances packet by packet"
     for hop in several:
         hosts = rows(page)[hop["ttl"] - 1]["hosts"]
-        assert [(r["hostname"], r["address"]) for r in hop["responders"]] == [(h["name"], h["address"]) for h in hosts]
+        assert [(r["hostname"], r["address"]) for r in hop["responders"]] == [
+            (h["name"], h["address"]) for h in hosts
+        ]
         for responder, host in zip(hop["responders"], hosts, strict=True):
             assert f"{responder['received']} of {hop['stats']['received']}" == host["more"]
             assert host["shown"]
@@ -115,7 +117,9 @@ def test_flows_are_drawn(open_page: Any, service: str, lab: Lab) -> None:
     ended(page)
     document = trace(page)
     page.wait_for_selector(".drawing")
-    boxes = page.evaluate("() => [...document.querySelectorAll('.drawing .box title')].map((title) => title.textContent)")
+    boxes = page.evaluate(
+        "() => [...document.querySelectorAll('.drawing .box title')].map((title) => title.textContent)"
+    )
     expected = set()
     for index in range(document["hop_count"]):
         flows: dict[str, list[int]] = {}
@@ -128,7 +132,9 @@ def test_flows_are_drawn(open_page: Any, service: str, lab: Lab) -> None:
         len({path["addresses"][i] for path in document["paths"] if i < len(path["addresses"])})
         for i in range(document["hop_count"])
     )
-    assert {address for address, _ in expected} == {title.split("(")[-1].split(")")[0].split(":")[0] for title in boxes}
+    assert {address for address, _ in expected} == {
+        title.split("(")[-1].split(")")[0].split(":")[0] for title in boxes
+    }
     ways = {tuple(path["addresses"]) for path in document["paths"]}
     assert len(ways) > 1, "the scenario has four"
     assert f"{len(ways)} paths seen with 12 flows. They part after hop 2" in page.inner_text(".graph .summary")

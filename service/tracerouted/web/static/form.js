@@ -6,6 +6,7 @@ import { byId, put, say } from "./dom.js";
 const PORTS = { udp: "32434", tcp: "80", sctp: "80" };
 const form = byId("form");
 const fields = [...form.elements].filter((control) => control.name);
+const defaults = new Map(fields.map((field) => [field.name, field.placeholder])); // as the page came
 let countdown = null;
 
 /** The request as it stands in the form; fields left alone are left out. */
@@ -25,16 +26,18 @@ export function readForm() {
   return request;
 }
 
+/** What a field left empty stands for. */
+const defaultOf = ({ name }, { protocol }) => (name === "port" ? PORTS[protocol] : defaults.get(name));
+
 /** Fill the form with a request; what is at its default is left empty. */
 export function fillForm(request) {
   for (const field of fields) {
     const value = request[field.name];
     if (field.type === "checkbox") field.checked = value ?? true;
     else if (field.tagName === "SELECT") field.value = value ?? field.options[0].value;
-    else field.value = value === null || value === undefined ? "" : String(value);
+    else field.value = String(value ?? "") === defaultOf(field, request) ? "" : String(value ?? "");
   }
   adapt();
-  for (const field of fields) if (field.type === "text" && field.value === field.placeholder) field.value = "";
 }
 
 /** Allow what the protocol has: icmp no port, only udp flows. */
@@ -59,7 +62,7 @@ export function clearProblems() {
 /** Show a problem in its own words, at its fields where it names any. */
 export function showProblem(problem) {
   clearProblems();
-  let first = null;
+  const named = new Set();
   const rest = [];
   for (const { pointer, detail } of problem.errors ?? []) {
     const field = fields.find((control) => `/${control.name}` === pointer);
@@ -69,8 +72,9 @@ export function showProblem(problem) {
     }
     complain(field, byId(`${field.name}-error`), detail);
     if (field.closest("#more")) byId("more").open = true;
-    first ??= field;
+    named.add(field);
   }
+  let first = fields.find((field) => named.has(field));
   if (problem.status === 401) {
     put(byId("key-field"), "hidden", false);
     complain(byId("key"), byId("key-error"), problem.message);
@@ -88,7 +92,7 @@ function complain(field, error, detail) {
 
 function showBox(problem, text) {
   const words = byId("problem-text");
-  const again = byId("again");
+  const again = byId("retry");
   const passing = problem.status === 0 || problem.retryAfter !== null;
   put(again, "hidden", !passing);
   put(byId("problem"), "hidden", false);
@@ -116,7 +120,7 @@ export function openForm(onStart) {
     field.removeAttribute("aria-invalid");
     say(byId(field.getAttribute("aria-describedby")), "");
   });
-  byId("again").addEventListener("click", () => form.requestSubmit());
+  byId("retry").addEventListener("click", () => form.requestSubmit());
   byId("defaults").addEventListener("click", () => fillForm({ target: form.elements.target.value }));
   for (const button of document.querySelectorAll("button.example")) {
     button.addEventListener("click", () => {

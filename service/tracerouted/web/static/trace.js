@@ -4,10 +4,30 @@ export const TERMINAL = new Set(["completed", "failed", "cancelled"]);
 
 /** A hop: the service's, with its probes in a Map so that a later word on a probe replaces the earlier one. */
 function hopOf(document) {
-  return { ...document, probes: new Map(document.probes.map((probe) => [probeKey(probe), probe])) };
+  const probes = new Map();
+  for (const probe of document.probes) probes.set(freeKey(probes, probe), probe);
+  return { ...document, probes };
 }
 
-const probeKey = (probe) => `${probe.flow} ${probe.sent_at}`;
+// Probes are named by flow and departure, which is told in whole milliseconds: two of one flow can share it at the hop
+// where the target's answers to higher TTLs count. Those get a number more.
+function freeKey(probes, { flow, sent_at }) {
+  let key = `${flow} ${sent_at}`;
+  for (let n = 2; probes.has(key); n += 1) key = `${flow} ${sent_at} ${n}`;
+  return key;
+}
+
+/** The key of the probe that `probe` is the later word on, or a free one. `more`: the hop counts one probe more. */
+function keyFor(probes, probe, more) {
+  const { flow, sent_at } = probe;
+  let same = null;
+  for (let key = `${flow} ${sent_at}`, n = 2; probes.has(key); key = `${flow} ${sent_at} ${n}`, n += 1) {
+    const { outcome } = probes.get(key);
+    if (outcome === "pending" || outcome === "error") return key;
+    if (!more && (same === null || outcome === "timeout")) same = key;
+  }
+  return same ?? freeKey(probes, probe);
+}
 
 export class Trace {
   /** `document` is a trace as the service answers it. */
@@ -67,8 +87,9 @@ export class Trace {
   }
 
   #hop({ probe, ...hop }) {
-    const probes = this.hops.get(hop.ttl)?.probes ?? new Map();
-    if (probe) probes.set(probeKey(probe), probe);
+    const known = this.hops.get(hop.ttl);
+    const probes = known?.probes ?? new Map();
+    if (probe) probes.set(keyFor(probes, probe, hop.stats.sent > (known?.stats.sent ?? 0)), probe);
     else forgetRetracted(probes, hop);
     if (!hop.responders.length && !hop.stats.sent && !probes.size) this.hops.delete(hop.ttl);
     else this.hops.set(hop.ttl, { ...hop, probes });
