@@ -238,6 +238,37 @@ def test_the_target_may_say_expired() -> None:
     assert 6 == len(trace.hops)
 
 
+@pytest.mark.parametrize("probes", [1, 3])
+def test_an_end_that_a_router_could_disprove_is_looked_beyond(probes: int) -> None:
+    """Even when answers come faster than probes leave, one TTL beyond a rejection is tried before it is believed."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl == 3:
+            return expired(TARGET, 0.0001)
+        return line(8, 0.0001)(probe, earlier)
+
+    trace = Drive(request(probes=probes), answer).run()
+    assert [router(1), router(2), TARGET, *(router(ttl) for ttl in range(4, 8)), TARGET] == addresses(trace)
+
+
+def test_a_rejection_beats_a_tcp_reply() -> None:
+    """Over TCP a router's rejection may pass for the target's reset: once it is known for what it is, none is shown
+    as the target."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl < 4:
+            return expired(router(probe.ttl), 0.01)
+        if (probe.ttl + earlier) % 3 == 1:
+            return reply(0.02)
+        return 0.021, Reply(ReplyKind.UNREACHABLE, router(4), 21_000)
+
+    trace = Drive(request(probes=3, protocol=Protocol.TCP), answer).run()
+    assert StopReason.UNREACHABLE is trace.stop_reason
+    assert [router(ttl) for ttl in range(1, 5)] == addresses(trace)
+    assert [(router(4),)] == [tuple(responder.address for responder in trace.hops[-1].responders)]
+    assert 3 == trace.hops[-1].stats.received
+
+
 def test_long_gap_before_an_answering_target() -> None:
     """A target that answers the scout is found behind more silent hops than the gap limit."""
     silent = tuple(range(5, 19))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 
-from ..model import TraceRequest
+from ..model import StopReason, TraceRequest
 from .flow import MOST_TTL, Cell, Flow, InFlight
 
 NEVER = float("inf")
@@ -73,10 +73,10 @@ class Agenda:
         return None
 
     def _take_scout(self) -> InFlight | None:
-        if not self._scout_due or self._issued < SCOUT_AFTER:
+        flow = self._flows[0]
+        if not self._scout_due or (self._issued < SCOUT_AFTER and flow.asked < self.reach(flow)):
             return None
         self._scout_due = False
-        flow = self._flows[0]
         if flow.end is not None:
             return None
         self._issued += 1
@@ -85,10 +85,11 @@ class Agenda:
     def _take_first(self, now: float, patient: bool) -> InFlight | None:
         for flow in self._flows:
             ttl = flow.asked + 1
-            while ttl <= flow.limit and (cell := flow.cells[ttl]) is not None and cell.issued:
+            limit = self.reach(flow)
+            while ttl <= limit and (cell := flow.cells[ttl]) is not None and cell.issued:
                 flow.asked = ttl  # kept from before a disproved end
                 ttl += 1
-            if ttl > flow.limit or flow.done or flow.end is not None or self._free_at[ttl] > now:
+            if ttl > limit or flow.done or self._free_at[ttl] > now:
                 continue
             flow.asked = ttl
             flow.news_at = now
@@ -104,7 +105,7 @@ class Agenda:
             if cell.due != due:
                 continue
             cell.due = None
-            if flow.done or (flow.end is not None and cell.ttl > flow.end.ttl):
+            if flow.done or flow.cells[cell.ttl] is not cell or (flow.end is not None and cell.ttl > flow.end.ttl):
                 continue
             if cell.issued >= self._probes and not cell.doubted:
                 continue
@@ -184,6 +185,13 @@ class Agenda:
             limit = ahead
         flow.limit = max(flow.limit, min(self._max_ttl, max(limit, flow.stall_limit)))
 
+    def reach(self, flow: Flow) -> int:
+        """How far the first pass goes now: one TTL beyond an end that a router there could still disprove."""
+        end = flow.end
+        if end is None:
+            return flow.limit
+        return 0 if end.firm or end.reason is StopReason.LOOP else min(self._max_ttl, end.ttl + 1)
+
     def stalls_at(self, flow: Flow) -> float:
         """When a first pass that has come to its limit without an end may go on; `NEVER` if it may not."""
         if flow.done or flow.end is not None or self._stall_limit(flow) <= flow.limit:
@@ -212,15 +220,15 @@ class Agenda:
         while repeats and repeats[0][2].due != repeats[0][0]:
             heappop(repeats)
         due = repeats[0][0] if repeats else NEVER
-        if self._again:
+        if self._again or self._scout_due:
             due = 0.0
         stalls = NEVER
         for flow in self._flows:
-            if flow.done or flow.end is not None:
+            if flow.done:
                 continue
-            if flow.asked < flow.limit:
+            if flow.asked < self.reach(flow):
                 due = min(due, self._free_at[flow.asked + 1])
-            else:
+            elif flow.end is None:
                 stalls = min(stalls, self.stalls_at(flow))
         return min(stalls, max(due, self._pace_at))
 

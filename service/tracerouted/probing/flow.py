@@ -97,6 +97,8 @@ class Flow:
     #: when the first pass last moved or somebody new answered (monotonic)
     news_at: float = 0.0
     stall_limit: int = 0
+    #: the lowest TTL from which a router rejects
+    rejected_at: int = MOST_TTL + 1
     #: an end that could still be disproved waits until then (monotonic) for the probes under way above it; 0: no
     hold_until: float = 0.0
 

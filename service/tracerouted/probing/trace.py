@@ -26,6 +26,7 @@ from ..model import (
     Outcome,
     ProbeSent,
     ProbeSettled,
+    Protocol,
     Reply,
     ReplyKind,
     RetryReason,
@@ -91,6 +92,8 @@ class TraceMachine:
         self._deadline = deadline
         self._wall_offset = wall_offset
         timeout = request.timeout_ms / 1000
+        # mtr-packet may read a router's port unreachable off a TCP socket and take it for the target's reset.
+        self._replies_may_be_routers = request.protocol is Protocol.TCP
         self._impatience = impatience if impatience is not None and impatience < timeout else None
         self._undecided: list[InFlight] = []
         self._errors = 0
@@ -121,6 +124,8 @@ class TraceMachine:
         probe.sent_at = now
         probe.wall_sent_at = round(now + self._wall_offset, 3)
         self._patience.begin(probe, now)
+        if probe.flow.end is not None and probe.cell is not None and probe.ttl > probe.flow.end.ttl:
+            self._hold(probe.flow, probe.flow.end, now)
         if probe.cell is not None and not probe.extra:
             self._emit(ProbeSent(probe.number, probe.ttl, probe.flow.number, probe.wall_sent_at))
         return probe
@@ -239,6 +244,13 @@ class TraceMachine:
             reply.error,
         )
         ends = from_target or outcome is not Outcome.TTL_EXPIRED
+        if self._replies_may_be_routers:
+            if outcome is Outcome.REPLY and flow.rejected_at <= probe.ttl:
+                self._retry(probe, Reply(ReplyKind.RETRY, error=RetryReason.BARE_NO_ROUTE), now)
+                return
+            if outcome is Outcome.UNREACHABLE and probe.ttl < flow.rejected_at:
+                flow.rejected_at = probe.ttl
+                self._take_back_replies(flow, now)
         if probe.cell is None:
             if from_target:
                 self._agenda.scout_rtt = rtt
@@ -270,6 +282,29 @@ class TraceMachine:
             if loop is not None:
                 self._set_end(flow, End(loop, StopReason.LOOP, None, firm=False), now)
         self._finish_if_done(flow, now)
+
+    def _take_back_replies(self, flow: Flow, now: float) -> None:
+        """A router rejects: what looked like the target's replies, from there on, was its doing. Ask again."""
+        flow.enders = [(probe, fact) for probe, fact in flow.enders if fact.outcome is not Outcome.REPLY]
+        self._agenda.scout_rtt = None
+        if flow.end is None or not flow.end.firm or flow.end.ttl < flow.rejected_at:
+            return
+        cell = flow.cells[flow.end.ttl]
+        flow.end = None
+        if cell is not None:
+            self._take_back(cell, [fact for fact in cell.facts if fact.outcome is not Outcome.REPLY], now)
+
+    def _take_back(self, cell: Cell, left: list[ProbeSettled], now: float) -> None:
+        """Of what has been published of a cell only `left` holds; what goes is asked again."""
+        taken = len(cell.facts) - len(left)
+        if taken:
+            self._retract(cell)
+            cell.issued -= taken
+            cell.judged -= taken
+            cell.answers -= taken
+            for fact in left:
+                self._publish(cell, fact)
+            self._agenda.repeat(cell, now)
 
     def _on_farther_router(self, flow: Flow, ttl: int, now: float) -> None:
         before = flow.front
@@ -321,9 +356,7 @@ class TraceMachine:
         self._agenda.quicken(flow, before, now)
         cell = flow.cells[end.ttl]
         if cell is not None and self._patience.above(flow, end.ttl):
-            if not end.firm and end.reason is not StopReason.LOOP:
-                # An answer from beyond would disprove this end: give those under way the time of a neighbour.
-                flow.hold_until = now + max(3 * cell.rtt_max, LEAST_WAIT_BY_NEIGHBOUR_S)
+            self._hold(flow, end, now)
             if cell.due is not None:
                 # What the end says to these counts here: leave it time to.
                 self._agenda.repeat(cell, now, now + self._interval)
@@ -352,16 +385,7 @@ class TraceMachine:
         cell = flow.cells[end.ttl]
         if cell is not None:
             from_above = {other.number for other, _ in flow.enders if other.ttl > end.ttl}
-            own = [fact for fact in cell.facts if fact.number not in from_above]
-            taken = len(cell.facts) - len(own)
-            if taken:
-                self._retract(cell)
-                cell.issued -= taken
-                cell.judged -= taken
-                cell.answers -= taken
-                for fact in own:
-                    self._publish(cell, fact)
-                self._agenda.repeat(cell, now)
+            self._take_back(cell, [fact for fact in cell.facts if fact.number not in from_above], now)
         flow.enders = [(other, fact) for other, fact in flow.enders if other.ttl <= end.ttl]
         flow.cells[end.ttl + 1 :] = [None] * (MOST_TTL - end.ttl)
         flow.asked = end.ttl
@@ -504,11 +528,17 @@ class TraceMachine:
         self._cut(flow, flow.highest_router + self._gap_limit)
         return StopReason.GAP_LIMIT
 
+    @staticmethod
+    def _hold(flow: Flow, end: End, now: float) -> None:
+        """An answer from beyond would disprove this end: give what is under way there the time of a neighbour."""
+        cell = flow.cells[end.ttl]
+        flow.hold_until = now + max(3 * cell.rtt_max if cell is not None else 0.0, LEAST_WAIT_BY_NEIGHBOUR_S)
+
     def _held(self, flow: Flow, end: End, now: float) -> bool:
         """Whether something under way could still disprove the end, and has not had its time."""
         if end.firm or end.reason is StopReason.LOOP:
             return False
-        if self._agenda.above(flow, end.ttl):
+        if flow.asked < self._agenda.reach(flow) or self._agenda.above(flow, end.ttl):
             return True
         return now < flow.hold_until and self._patience.above(flow, end.ttl)
 
