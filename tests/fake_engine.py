@@ -221,7 +221,7 @@ class FakeEngine:
     ) -> Page:
         if cursor is not None and cursor not in self.jobs:
             raise ValueError("not a cursor")
-        newest_first = [job.trace for job in reversed(self.jobs.values())]
+        newest_first = [job.trace for job in reversed(self.jobs.values()) if owner in (None, job.owner)]
         if cursor is not None:
             newest_first = newest_first[[trace.id for trace in newest_first].index(cursor) + 1 :]
         kept = [

@@ -45,6 +45,7 @@ TOO_LARGE = ProblemType("too-large", "The request is too large", 413)
 UNSUPPORTED_MEDIA_TYPE = ProblemType("unsupported-media-type", "The body is not JSON", 415)
 UNAUTHORIZED = ProblemType("unauthorized", "An API key is needed", 401)
 TARGET_NOT_ALLOWED = ProblemType("target-not-allowed", "This target may not be traced", 403)
+ORIGIN_NOT_ALLOWED = ProblemType("origin-not-allowed", "Pages of this origin may not do this", 403)
 QUOTA_EXCEEDED = ProblemType("quota-exceeded", "Too many requests from this client", 429)
 BUSY = ProblemType("busy", "The service is busy", 503)
 NOT_READY = ProblemType("not-ready", "The service cannot trace now", 503)
@@ -60,6 +61,7 @@ TYPES = (
     UNSUPPORTED_MEDIA_TYPE,
     UNAUTHORIZED,
     TARGET_NOT_ALLOWED,
+    ORIGIN_NOT_ALLOWED,
     QUOTA_EXCEEDED,
     BUSY,
     NOT_READY,

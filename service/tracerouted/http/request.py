@@ -1,6 +1,6 @@
 """The edge of one request: its body limit, its Host field and its path, all checked before any routing.
 
-`EdgeRequest` is also what handlers are given; `header`, `put`, `reply` and `drop` are their typed way to it.
+`EdgeRequest` is also what handlers are given; `header`, `put`, `vary`, `reply` and `drop` are their typed way to it.
 """
 
 # twisted.web has no annotations for most of what is called here.
@@ -38,6 +38,8 @@ class EdgeRequest(Request):
     channel: EdgeChannel
     content: BytesIO
     transport: Any
+    #: The name of the API key the request came with; None where none is asked for.
+    owner: str | None = None
     _received = 0
 
     # --- what handlers use ---
@@ -50,6 +52,11 @@ class EdgeRequest(Request):
     def put(self, name: bytes, value: bytes) -> None:
         """Set a field of the answer."""
         self.responseHeaders.setRawHeaders(name, [value])
+
+    def vary(self, name: bytes) -> None:
+        """Say that the answer depends on this field of the request too (RFC 9110 section 12.5.5)."""
+        known = self.responseHeaders.getRawHeaders(b"Vary")
+        self.responseHeaders.setRawHeaders(b"Vary", [name if known is None else known[0] + b", " + name])
 
     def reply(self, body: bytes, content_type: bytes = b"application/json") -> bytes:
         """Make `body` the whole content of the answer; returns it, for the handler to return."""
@@ -138,7 +145,7 @@ class EdgeRequest(Request):
     def refused(self, problem: ProblemError) -> bytes:
         """Make this the answer to a problem; returns the body to write."""
         body = problem.document(problems.instance(self.path))
-        for name in (b"ETag", b"Location", b"Retry-After", b"Vary"):
+        for name in (b"ETag", b"Location", b"Retry-After"):
             self.responseHeaders.removeHeader(name)
         self.setResponseCode(problem.kind.status)
         for name, value in problem.fields(body):

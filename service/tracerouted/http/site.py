@@ -27,7 +27,9 @@ from . import problems
 from .channel import EdgeChannel
 from .events import Streams
 from .health import Health
+from .idempotency import CreatedTraces
 from .limits import SETTINGS, HttpLimits
+from .policy import Gate, Policy
 from .rendered import Rendered
 from .request import EdgeRequest
 from .traces import Traces
@@ -71,9 +73,19 @@ class EdgeSite(Site):
     requestFactory = EdgeRequest
     _log = Logger()
 
-    def __init__(self, router: Router, clock: IReactorTime, wall: Callable[[], float], limits: HttpLimits) -> None:
+    def __init__(
+        self,
+        router: Router,
+        policy: Policy,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        limits: HttpLimits,
+    ) -> None:
         super().__init__(
-            router.resource(), parsePOSTFormSubmission=False, reactor=clock, timeout=limits.request_deadline_s
+            Gate(policy, router.resource()),
+            parsePOSTFormSubmission=False,
+            reactor=clock,
+            timeout=limits.request_deadline_s,
         )
         self.router = router
         self.clock = clock
@@ -153,19 +165,21 @@ def make_site(
     clock: IReactorTime,
     wall: Callable[[], float],
     limits: HttpLimits | None = None,
+    policy: Policy | None = None,
     lookup_asn: bool = False,
 ) -> EdgeSite:
     """The service over `engine`.
 
-    `clock` times everything; `wall` gives Unix seconds; `lookup_asn` is that field's default in requests (true
+    `clock` times everything; `wall` gives Unix seconds; `policy` says who may use it (default: everybody); `lookup_asn` is that field's default in requests (true
     where a source of AS numbers is set up).
     """
     limits = limits or HttpLimits()
+    policy = policy or Policy()
     router = Router()
-    site = EdgeSite(router, clock, wall, limits)
+    site = EdgeSite(router, policy, clock, wall, limits)
     streams = Streams(engine, clock, limits)
     rendered = Rendered(limits.render_cache_bytes)
-    traces = Traces(engine, clock, wall, streams, rendered, {"lookup_asn": lookup_asn})
+    traces = Traces(engine, clock, wall, streams, rendered, policy, CreatedTraces(engine), {"lookup_asn": lookup_asn})
     health = Health(engine, lambda: site.draining)
     route = router.route
     route("/traces", methods=["POST"])(traces.create)

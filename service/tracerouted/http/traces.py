@@ -16,13 +16,15 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from ..jobs.engine import Engine
-from ..model import Problem, Status, Trace
+from ..model import Problem, Status, Trace, TraceRequest
 from ..naming.hostname import parse_target
 from . import problems
 from .decode import decode_request
 from .events import Streams, event_headers
 from .formats import BY_MEDIA_TYPE, FORMATS, MEDIA_TYPES, Format
+from .idempotency import CreatedTraces, idempotency_key
 from .negotiate import acceptable, event_id, is_json, matches, wait_preferred
+from .policy import Policy
 from .problems import ProblemError, invalid
 from .rendered import Document, Rendered
 from .request import EdgeRequest
@@ -46,12 +48,19 @@ class Traces:
     _wall: Callable[[], float]
     _streams: Streams
     _rendered: Rendered
+    _policy: Policy
+    _created: CreatedTraces
     _defaults: dict[str, Any]
 
     # --- POST /traces ---
 
     def create(self, request: EdgeRequest) -> bytes | Deferred[None] | Coroutine[Deferred[Any], Any, bytes]:
-        """Start a trace: 202, or 201 when it ended within `Prefer: wait`; or 200 with a stream, as Accept says."""
+        """Start a trace: 202, or 201 when it ended within `Prefer: wait`; or 200 with a stream, as Accept says.
+
+        With an Idempotency-Key that made a trace before, that trace is what is answered with.
+        """
+        client = self._policy.client(request)
+        self._tell_quota(request, client)
         if not is_json(request.header(b"Content-Type")):
             raise ProblemError(
                 problems.UNSUPPORTED_MEDIA_TYPE, "send the request as JSON, with Content-Type: application/json"
@@ -60,7 +69,7 @@ class Traces:
         asked = decode_request(request.content.read(), self._defaults)
         if wanted != JSON:
             self._streams.admit()
-        trace = self._engine.submit(asked)
+        trace = self._submit(request, asked, client)
         request.put(b"Location", _path(trace.id))
         if wanted == EVENT_STREAM:
             return self._streams.events(request, trace.id, 0)
@@ -68,14 +77,39 @@ class Traces:
             return self._streams.text(request, trace)
         wait = wait_preferred(request.header(b"Prefer"))
         if wait is not None:
-            return self._created_later(request, trace.id, wait)
-        return self._created(request, trace)
+            return self._answer_later(request, trace.id, wait)
+        return self._answer(request, trace)
 
-    async def _created_later(self, request: EdgeRequest, trace_id: str, wait: int) -> bytes:
+    def _submit(self, request: EdgeRequest, asked: TraceRequest, client: str) -> Trace:
+        field = request.header(b"Idempotency-Key")
+        key = None if field is None else idempotency_key(field)
+        if key is not None:
+            made = self._created.find(client, key, asked)
+            if made is not None:
+                return self._engine.get(made)
+        quota = self._policy.quota
+        if quota is not None:
+            refusal = quota.refusal(client)
+            if refusal is not None:
+                raise refusal
+        trace = self._engine.submit(asked, request.owner)
+        if quota is not None:  # what the engine refused costs nothing
+            quota.spend(client)
+            self._tell_quota(request, client)
+        if key is not None:
+            self._created.remember(client, key, asked, trace.id)
+        return trace
+
+    def _tell_quota(self, request: EdgeRequest, client: str) -> None:
+        if self._policy.quota is not None:
+            for name, value in self._policy.quota.fields(client):
+                request.put(name, value)
+
+    async def _answer_later(self, request: EdgeRequest, trace_id: str, wait: int) -> bytes:
         await self._wait(request, trace_id, wait)
-        return self._created(request, self._engine.get(trace_id))
+        return self._answer(request, self._engine.get(trace_id))
 
-    def _created(self, request: EdgeRequest, trace: Trace) -> bytes:
+    def _answer(self, request: EdgeRequest, trace: Trace) -> bytes:
         request.setResponseCode(201 if trace.status.terminal else 202)
         if not trace.status.terminal:
             request.put(b"Retry-After", b"1")
@@ -85,7 +119,7 @@ class Traces:
     # --- GET /traces ---
 
     def list(self, request: EdgeRequest) -> bytes:
-        """A page of traces, newest first: `{"traces": [...], "next_cursor": ...}`.
+        """A page of traces, newest first: `{"traces": [...], "next_cursor": ...}`; with API keys the caller's own.
 
         Each is a trace without `hops` and `paths`. `next_cursor` (null at the end) goes into `?cursor=`, as it
         does in the `Link: <...>; rel="next"` field.
@@ -107,7 +141,7 @@ class Traces:
         if errors:
             raise invalid(errors)
         try:
-            page = self._engine.list(**{"limit": _DEFAULT_PAGE, **values})
+            page = self._engine.list(owner=request.owner, **{"limit": _DEFAULT_PAGE, **values})
         except ValueError:
             words = "is not a cursor of this service; take next_cursor of the page before"
             raise invalid([Problem("cursor", words)]) from None
@@ -121,7 +155,7 @@ class Traces:
 
     def read(self, request: EdgeRequest, trace_id: str) -> bytes | Coroutine[Deferred[Any], Any, bytes]:
         """The trace as it stands, or, with `Prefer: wait`, as it ended."""
-        request.put(b"Vary", b"Accept")
+        request.vary(b"Accept")
         chosen = _chosen_format(request)
         prefer = request.header(b"Prefer")
         if prefer is not None:
