@@ -27,7 +27,7 @@ def web() -> Service:
 
 def files_of(page: bytes) -> set[str]:
     """The addresses a page refers to in `src` and `href`, of its own files."""
-    return {address for address in re.findall(r'(?:src|href)="(static/[^"]+)"', page.decode())}
+    return set(re.findall(r'(?:src|href)="(static/[^"]+)"', page.decode()))
 
 
 def test_page_types(web: Service) -> None:

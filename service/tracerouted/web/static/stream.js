@@ -49,6 +49,7 @@ export async function* follow(id, after, signal, onLink) {
     let pause = null;
     try {
       for await (const batch of connection(id, seen, signal, () => onLink(false))) {
+        if (batch === null) return;
         const fresh = batch.filter((event) => event.id > seen);
         if (!fresh.length) continue;
         seen = fresh.at(-1).id;
@@ -69,6 +70,7 @@ export async function* follow(id, after, signal, onLink) {
   }
 }
 
+/** The batches of one connection; null when the service has nothing more to tell (204). */
 async function* connection(id, seen, signal, onOpen) {
   const silence = new AbortController();
   let timer = null;
@@ -82,7 +84,10 @@ async function* connection(id, seen, signal, onOpen) {
     const both = AbortSignal.any([signal, silence.signal]);
     const answer = await ask(`traces/${encodeURIComponent(id)}/events`, { headers, signal: both, cache: "no-store" });
     onOpen();
-    if (answer.status === 204) return;
+    if (answer.status === 204) {
+      yield null;
+      return;
+    }
     const text = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     const reader = new EventReader();
     for (;;) {
