@@ -78,6 +78,8 @@ class Daemon(Service):
 def make_service(settings: Settings, reactor: Any, wall: Callable[[], float] = time.time) -> Service:
     """The whole daemon, not yet started. `wall` gives Unix seconds."""
     tracer = Tracer(reactor, settings, wall, encode_event)
-    site = make_site(tracer.engine, clock=reactor, wall=wall, limits=http_limits(settings))
+    site = make_site(
+        tracer.engine, clock=reactor, wall=wall, limits=http_limits(settings), lookup_asn=tracer.knows_asn
+    )
     add_pages(site.router)
     return Daemon(settings, reactor, tracer, site)

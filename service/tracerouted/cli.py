@@ -186,6 +186,8 @@ class _Process:
                 address=str(where),
                 reason=reason,
             )
+        except SettingError as wrong:
+            _log.error("cannot start: {wrong}", wrong=str(wrong))
         except Exception:
             _log.failure("cannot start")
         else:

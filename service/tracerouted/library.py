@@ -25,13 +25,15 @@ from .jobs.memory import EngineLimits, MemoryEngine
 from .model import EndEvent, Family, Trace, TraceEvent, TraceRequest
 from .mtrpacket.source import source_address
 from .mtrpacket.supervisor import Supervisor
+from .naming.asn import AsnZones, Source, either
+from .naming.asnfile import AsnFile, NotAnAsnFile
 from .naming.describer import Directory
 from .naming.dnsclient import DnsClient, SystemServers
 from .naming.forward import Resolver, server_look_up, system_look_up
 from .naming.policy import TargetPolicy
 from .naming.reverse import ReverseNames
 from .probing.scheduler import ProbeLimits, Scheduler
-from .settings import Settings
+from .settings import SettingError, Settings
 
 #: What may leave at once after a pause, as seconds' worth of the rate.
 _BURST_S = 0.1
@@ -52,7 +54,8 @@ def probe_limits(settings: Settings) -> ProbeLimits:
 class Tracer:
     """Traces routes. `reactor` is a Twisted reactor whose `seconds` should be monotonic; `wall` gives Unix seconds.
 
-    `encode` makes the bytes of an event for followers that take bytes.
+    `encode` makes the bytes of an event for followers that take bytes. Raises `SettingError` for a file of AS numbers
+    that cannot be used.
     """
 
     _reactor: Any
@@ -62,16 +65,19 @@ class Tracer:
     engine: MemoryEngine = field(init=False)
     scheduler: Scheduler = field(init=False)
     probers: dict[Family, Supervisor] = field(init=False)
-    _resolver: Resolver = field(init=False)
-    _names: ReverseNames = field(init=False)
+    dns: DnsClient = field(init=False)
+    resolver: Resolver = field(init=False)
+    names: ReverseNames = field(init=False)
+    asn_file: AsnFile | None = field(init=False, default=None)
+    asn_zones: AsnZones | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         reactor, settings = self._reactor, self.settings
         servers = tuple((address.host, address.port) for address in settings.dns_servers)
-        dns = DnsClient(reactor, reactor, (lambda: servers) if servers else SystemServers(reactor))
-        look_up = server_look_up(dns) if servers else system_look_up(reactor)
-        self._resolver = Resolver(reactor, look_up, settings.dns_lookups)
-        self._names = ReverseNames(reactor, dns, settings.dns_lookups)
+        self.dns = DnsClient(reactor, reactor, (lambda: servers) if servers else SystemServers(reactor))
+        look_up = server_look_up(self.dns) if servers else system_look_up(reactor)
+        self.resolver = Resolver(reactor, look_up, settings.dns_lookups)
+        self.names = ReverseNames(reactor, self.dns, settings.dns_lookups)
         self.scheduler = Scheduler(reactor, probe_limits(settings))
         self.probers = {
             family: Supervisor(family, reactor, path=settings.mtr_packet, listener=self.scheduler)
@@ -85,8 +91,8 @@ class Tracer:
             self.scheduler,
             self.probers,
             TargetPolicy(settings.allow_targets, settings.deny_targets),
-            self._resolver.resolve,
-            Directory(self._names.hostname),
+            self.resolver.resolve,
+            Directory(self.names.hostname, self._asn_source()),
             source_address,
             EngineLimits(
                 max_running=settings.max_running,
@@ -100,6 +106,24 @@ class Tracer:
             self._encode,
         )
 
+    def _asn_source(self) -> Source | None:
+        if self.settings.asn_mmdb is not None:
+            try:
+                self.asn_file = AsnFile(self.settings.asn_mmdb, self._reactor)
+            except NotAnAsnFile as wrong:
+                raise SettingError(f"TRACEROUTED_ASN_MMDB={self.settings.asn_mmdb!r}: {wrong}") from None
+        if self.settings.asn_dns:
+            self.asn_zones = AsnZones(self._reactor, self.dns, self.settings.dns_lookups)
+        if self.asn_file and self.asn_zones:
+            return either(self.asn_file.asn, self.asn_zones.asn)
+        source = self.asn_file or self.asn_zones
+        return source.asn if source else None
+
+    @property
+    def knows_asn(self) -> bool:
+        """Whether a source of AS numbers is set up."""
+        return self.asn_file is not None or self.asn_zones is not None
+
     # --- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> Mapping[Family, Readiness]:
@@ -110,8 +134,10 @@ class Tracer:
     async def stop(self, patience_s: float = 0.0) -> None:
         """Take nothing new, end what still runs after `patience_s`, then stop everything."""
         await self.engine.drain(patience_s)
-        self._resolver.stop()
-        self._names.stop()
+        self.resolver.stop()
+        self.names.stop()
+        if self.asn_zones is not None:
+            self.asn_zones.stop()
         await gatherResults([prober.stop() for prober in self.probers.values()])
         self.scheduler.close()
 

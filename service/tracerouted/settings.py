@@ -192,6 +192,20 @@ class Settings:
         repeatable=True,
     )
     dns_lookups: int = _setting("32", _count(1, 1000), "LOOKUPS", "DNS look-ups under way at once.")
+    asn_mmdb: str | None = _setting(
+        "",
+        _path,
+        "PATH",
+        "A MaxMind DB file with AS numbers (GeoLite2-ASN or alike), an absolute path; a new one, renamed over it, is "
+        "used within seconds.",
+    )
+    asn_dns: bool = _setting(
+        "false",
+        _boolean,
+        "true|false",
+        "Whether Team Cymru's DNS zones are asked which AS announces an address that --asn-mmdb does not know.",
+    )
+    metrics: bool = _setting("true", _boolean, "true|false", "Whether metrics for Prometheus are served at /metrics.")
     log_level: str = _setting(
         "info", _level, "LEVEL", f"The least important log lines written: {', '.join(LOG_LEVELS)}."
     )
