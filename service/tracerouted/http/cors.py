@@ -4,6 +4,9 @@ Without a list of origins no answer has a CORS field. Credentials that a browser
 allowed; a page sends an API key in Authorization, which preflights allow.
 """
 
+# twisted.web has no annotations for most of what is called here.
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import re

@@ -76,13 +76,13 @@ class EdgeSite(Site):
     def __init__(
         self,
         router: Router,
-        policy: Policy,
         clock: IReactorTime,
         wall: Callable[[], float],
         limits: HttpLimits,
+        policy: Policy | None = None,
     ) -> None:
         super().__init__(
-            Gate(policy, router.resource()),
+            Gate(policy or Policy(), router.resource()),
             parsePOSTFormSubmission=False,
             reactor=clock,
             timeout=limits.request_deadline_s,
@@ -170,13 +170,13 @@ def make_site(
 ) -> EdgeSite:
     """The service over `engine`.
 
-    `clock` times everything; `wall` gives Unix seconds; `policy` says who may use it (default: everybody); `lookup_asn` is that field's default in requests (true
-    where a source of AS numbers is set up).
+    `clock` times everything; `wall` gives Unix seconds; `policy` says who may use it (default: everybody);
+    `lookup_asn` is that field's default in requests (true where a source of AS numbers is set up).
     """
     limits = limits or HttpLimits()
     policy = policy or Policy()
     router = Router()
-    site = EdgeSite(router, policy, clock, wall, limits)
+    site = EdgeSite(router, clock, wall, limits, policy)
     streams = Streams(engine, clock, limits)
     rendered = Rendered(limits.render_cache_bytes)
     traces = Traces(engine, clock, wall, streams, rendered, policy, CreatedTraces(engine), {"lookup_asn": lookup_asn})
