@@ -14,6 +14,7 @@ from attrs import Factory, define
 from tracerouted.jobs.fold import Fold
 from tracerouted.model import Fact, Reply, ReplyKind, Status, StatusChanged, StopReason, Trace, TraceRequest
 from tracerouted.probing.flow import InFlight
+from tracerouted.probing.agenda import NEVER
 from tracerouted.probing.trace import TraceMachine
 
 TARGET = "192.0.2.200"
@@ -79,7 +80,8 @@ class Drive:
             wall_offset=1_000_000.0,
             source_port=20_000 if self.request.protocol == "udp" else None,
             expected_length=self.expected_length,
-            impatience=self.impatience,
+            short_wait=self.impatience or NEVER,
+            patience_costs=self.impatience is not None,
         )
         arriving: list[tuple[float, int, InFlight, Reply]] = []
         met: dict[tuple[int, int], int] = {}

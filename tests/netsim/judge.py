@@ -125,6 +125,9 @@ def _probes(hop: Hop, expected: Mapping[int, list[Expected]], tolerance: int) ->
             yield f"{probe.address} answered without an RTT ({probe.error})"
             continue
         least = min(e.rtt_us for e in known)
+        if truth.mixed and probe.address == truth.address:
+            # An answer to a higher TTL counts here, and may have come a shorter way.
+            least = min(way[-1].rtt_us for way in truth.ways if way[-1].address == probe.address)
         if probe.rtt_us < int(least * (1 - SLEW)):
             yield f"{probe.address} answered after {probe.rtt_us} us, before it can have, {least} us"
         assert probe.address is not None
@@ -151,7 +154,9 @@ def _loss(hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected],
                 yield f"{stats.lost} lost, but only {arrived} arrived at the simulator"
             return
         lost = sum(cell.get(fate, 0) for fate in ("lost", "limited", "silent"))
-        if stats.lost != lost:
+        # A silent hop just before the end may be tried more often than is told.
+        tried = not stats.received and hop.ttl + 1 == trace.hops[-1].ttl and stats.lost <= lost <= stats.lost + 3
+        if stats.lost != lost and not tried:
             yield f"{stats.lost} lost of {stats.sent}, the simulator lost {lost} of {arrived}"
         last = hop.ttl == trace.hops[-1].ttl
         most = sum(c.get("answered", 0) for ttl, c in dealt.items() if ttl == hop.ttl or (last and ttl > hop.ttl))
@@ -164,7 +169,9 @@ def _loss(hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected],
     if len(patterns) == 1:
         (pattern,) = patterns
         lost = pattern.lost_of(stats.sent) if pattern else 0
-        if stats.lost != lost:
+        # A silent hop just before the end may be tried more often than is told.
+        tried = not stats.received and hop.ttl + 1 == trace.hops[-1].ttl and stats.lost <= lost <= stats.lost + 3
+        if stats.lost != lost and not tried:
             yield f"{stats.lost} lost of {stats.sent}, the pattern loses {lost}"
 
 

@@ -48,6 +48,7 @@ from ..probing.trace import TraceMachine
 from .admission import Admission
 from .engine import Busy, NotReady, Page, Readiness, TargetNotAllowed, UnknownTrace, Unsupported
 from .journal import Journal, JournalFollower
+from .tally import Tally
 
 IPAddress = IPv4Address | IPv6Address
 Resolve = Callable[[str, Family | None], "Deferred[tuple[IPAddress, ...]]"]
@@ -119,6 +120,7 @@ class MemoryEngine:
     _limits: EngineLimits = EngineLimits()
     _encode: Callable[[TraceEvent], bytes] = lambda event: b""
     _log: Logger = Factory(Logger)
+    tally: Tally = field(init=False, factory=Tally)
     _jobs: dict[str, _Job] = field(init=False, factory=dict)
     _kept: dict[str, _Job] = field(init=False, factory=dict)
     _kept_bytes: int = field(init=False, default=0)
@@ -296,7 +298,8 @@ class MemoryEngine:
             wall_offset=wall - now,
             source_port=self._source_port(job) if request.protocol is Protocol.UDP else None,
             expected_length=self._lengths.get(job.prefix or "", now, None),
-            impatience=SHORT_TIMEOUT_S if request.protocol in SOCKET_PROTOCOLS else None,
+            short_wait=SHORT_TIMEOUT_S,
+            patience_costs=request.protocol in SOCKET_PROTOCOLS,
         )
         patient = ProbeKind(
             request.protocol,
@@ -382,8 +385,13 @@ class MemoryEngine:
             job.timer = None
         if job.resolving is not None:
             job.resolving.cancel()
+        request, family = job.request, job.target.family if job.target else None
+        self.tally.ended[status, reason, request.protocol, family] += 1
         if ran:
-            self._typical_s += (self._clock.seconds() - job.started - self._typical_s) / 8
+            seconds = self._clock.seconds() - job.started
+            self._typical_s += (seconds - self._typical_s) / 8
+            if job.machine is not None and family is not None:
+                self.tally.ran(request.protocol, family, seconds, job.machine)
         if job.prefix is not None:
             self._admission.leave(job.prefix, job)
             self._start_more()
@@ -546,7 +554,7 @@ class MemoryEngine:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many traces are running, waiting to, and kept."""
+        """How many traces are running, waiting to (queued), and kept."""
         running = self._admission.running
         return {"running": running, "queued": self._unfinished - running, "kept": len(self._kept)}
 

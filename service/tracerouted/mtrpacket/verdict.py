@@ -11,7 +11,18 @@ unnoticed is a step of less than `TOLERANCE_S`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import ECONNREFUSED, ECONNRESET, EMFILE, ENFILE, ETIMEDOUT
+from errno import (
+    EACCES,
+    ECONNREFUSED,
+    ECONNRESET,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    EMFILE,
+    ENETUNREACH,
+    ENFILE,
+    ENOPROTOOPT,
+    ETIMEDOUT,
+)
 
 from ..model import Reply, ReplyKind, RetryReason
 from .codec import Prepared, RawReply, Word
@@ -30,6 +41,8 @@ _RETRIES = {
     Word.EXHAUSTED: RetryReason.EXHAUSTED,
     Word.ADDRESS_IN_USE: RetryReason.ADDRESS_IN_USE,
 }
+#: What an ICMP error leaves on a TCP socket (tcp(7), the kernel's icmp_err_convert and icmpv6_err_convert).
+_ICMP_ERRNOS = frozenset((EACCES, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT))
 _TIMEOUT = Reply(ReplyKind.TIMEOUT)
 _STOLEN = Reply(ReplyKind.RETRY, error=RetryReason.STOLEN)
 _new = tuple.__new__
@@ -62,7 +75,7 @@ def _bare(raw: RawReply, prepared: Prepared, elapsed_s: float) -> Reply:
     if word in _RETRIES:
         return Reply(ReplyKind.RETRY, error=_RETRIES[word])
     if prepared.stream:
-        if word is Word.NO_ROUTE:
+        if word is Word.NO_ROUTE or raw.errno in _ICMP_ERRNOS:
             # mtr-packet read the socket's error before the ICMP message that caused it and names its sender.
             return Reply(ReplyKind.RETRY, error=RetryReason.BARE_NO_ROUTE)
         if word is Word.TIMED_OUT or raw.errno == ETIMEDOUT:

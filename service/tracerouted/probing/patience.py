@@ -87,9 +87,9 @@ class Patience:
         """Whether a probe that the prober gave up on was waited for long enough."""
         return now >= probe.sent_at + self._wait(probe)
 
-    def for_extra(self, cell: Cell) -> bool:
-        """Whether an extra probe to a hop is still under way."""
-        return any(probe.cell is cell and probe.extra for probe in self._waiting.values())
+    def extras(self, cell: Cell) -> list[InFlight]:
+        """The extra probes to a hop that are still under way."""
+        return [probe for probe in self._waiting.values() if probe.cell is cell and probe.extra]
 
     def for_scout(self) -> bool:
         """Whether the scout is still under way."""

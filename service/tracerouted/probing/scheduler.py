@@ -117,6 +117,7 @@ class _Lane:
     paused_until: float = 0.0
     regain_at: float = NEVER
     sweep_at: float = 0.0
+    sent: int = 0
 
     def next_run(self) -> Run | None:
         """Whose turn it is to send: the two kinds in turn, so that neither waits for the other's budget."""
@@ -194,6 +195,17 @@ class Scheduler:
     def in_flight(self) -> Mapping[Family, int]:
         """Slots in use per family: probes whose answer the prober still owes."""
         return {family: lane.all.in_flight for family, lane in self._lanes.items()}
+
+    def slots(self) -> Mapping[Family, int]:
+        """How many slots there are now per family, fewer while its prober is exhausted; 0 while it is not ready."""
+        return {
+            family: min(lane.all.slot_limit, lane.prober.capabilities.slots) if lane.prober.capabilities else 0
+            for family, lane in self._lanes.items()
+        }
+
+    def sent(self) -> Mapping[Family, int]:
+        """How many probes were sent per family, each time one was sent again included."""
+        return {family: lane.sent for family, lane in self._lanes.items()}
 
     def start(
         self,
@@ -421,6 +433,7 @@ class Scheduler:
             sent = _Sent(run, probe, now)
             lane.aging.append(sent)
             run.young.append(sent)
+            lane.sent += 1
             lane.all.in_flight += 1
             lane.all.young += 1
             if run.by_socket:

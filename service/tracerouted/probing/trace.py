@@ -45,7 +45,7 @@ MOST_RETRIES = {RetryReason.DIED: 1, RetryReason.STOLEN: 5, RetryReason.BARE_NO_
 MOST_ERRORS = 3
 
 #: A silent hop just before the end is tried so often before it is believed to be no end itself.
-LEAST_TRIES = 3
+LEAST_TRIES = 4
 
 #: Something farther than this share of what an impatient prober waits shows that it gives up too soon.
 FAR = 0.7
@@ -64,8 +64,9 @@ class TraceMachine:
     """One trace. Times given and returned are monotonic seconds; `wall_offset` makes Unix time of them.
 
     `source_port` is the first flow's; `expected_length` the remembered number of hops to the target's prefix.
-    `impatience` is given where the prober always gives up on ordinary probes sooner than the request's timeout, in
-    seconds: TCP sends again after one. The scout is sent patiently, and shows whether the others have to be, too.
+    `short_wait` is how long the prober waits for ordinary probes, in seconds; for patient ones it waits as long as
+    the request says. Where patient probes have a price (`patience_costs`: TCP sends again after a second) all but the
+    scout are ordinary, elsewhere they are when places are scarce; unless something turns out to be far away.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class TraceMachine:
         wall_offset: float = 0.0,
         source_port: int | None = None,
         expected_length: int | None = None,
-        impatience: float | None = None,
+        short_wait: float = NEVER,
+        patience_costs: bool = False,
     ) -> None:
         self.finished: StopReason | None = None
         self.error: str | None = None
@@ -94,7 +96,8 @@ class TraceMachine:
         timeout = request.timeout_ms / 1000
         # mtr-packet may read a router's port unreachable off a TCP socket and take it for the target's reset.
         self._replies_may_be_routers = request.protocol is Protocol.TCP
-        self._impatience = impatience if impatience is not None and impatience < timeout else None
+        self._short_wait = short_wait if short_wait < timeout else NEVER
+        self._patience_costs = patience_costs
         self._undecided: list[InFlight] = []
         self._errors = 0
         self._received = [0] * (MOST_TTL + 1)
@@ -113,12 +116,11 @@ class TraceMachine:
     def next_probe(self, now: float, crowded: bool = False) -> InFlight | None:
         """The probe to send now, already counted as sent; None if nothing is due (see `wake_at`).
 
-        `crowded` says that places are scarce: the prober may give up on it early, it is then sent again patiently.
+        `crowded` says that places with the prober are scarce.
         """
         if self.finished:
             return None
-        patient = self._far() if self._impatience is not None else not crowded
-        probe = self._agenda.next(now, patient)
+        probe = self._agenda.next(now, self._far() or not (crowded or self._patience_costs))
         if probe is None:
             return None
         probe.sent_at = now
@@ -126,7 +128,9 @@ class TraceMachine:
         self._patience.begin(probe, now)
         if probe.flow.end is not None and probe.cell is not None and probe.ttl > probe.flow.end.ttl:
             self._hold(probe.flow, probe.flow.end, now)
-        if probe.cell is not None and not probe.extra:
+        if probe.extra and probe.flow.end is not None:
+            self._doubtful(probe.flow, probe.flow.end, now)
+        elif probe.cell is not None:
             self._emit(ProbeSent(probe.number, probe.ttl, probe.flow.number, probe.wall_sent_at))
         return probe
 
@@ -188,7 +192,7 @@ class TraceMachine:
         """The prober gave up on a probe; if it did so too soon, it goes out again with more patience."""
         if probe.cell is None or probe.patient or probe.judged or self._patience.is_over(probe, now):
             self._judge_lost(probe, now)
-        elif self._impatience is None or self._far():
+        elif self._far():
             probe.patient = True
             self._agenda.again(probe)
         elif self._patience.for_scout():
@@ -198,7 +202,7 @@ class TraceMachine:
 
     def _far(self) -> bool:
         """Whether something is so far away that ordinary probes are given up too soon."""
-        return self._impatience is not None and self._agenda.largest_rtt > FAR * self._impatience
+        return self._agenda.largest_rtt > FAR * self._short_wait
 
     def _decide(self, now: float) -> None:
         """The scout's fate is known: so is what to do with the probes given up meanwhile."""
@@ -407,9 +411,12 @@ class TraceMachine:
         self._judge(probe, Outcome.TIMEOUT, None, now)
 
     def _admit_extra(self, probe: InFlight, cell: Cell) -> None:
-        """An extra probe was answered: it counts, and so do those that were lost before it."""
+        """An extra probe was answered: it counts, and so do the others, lost or still under way."""
         probe.extra = probe.judged = False
         cell.issued += 1
+        for other in self._patience.extras(cell):
+            other.extra = False
+            cell.issued += 1
         for fact in cell.withheld:
             if fact.number != probe.number:
                 cell.issued += 1
@@ -549,11 +556,9 @@ class TraceMachine:
         cell = flow.cells[end.ttl - 1]
         if cell is None or cell.answers or cell.issued < self._probes:
             return False
-        if not cell.doubted and not self._patience.for_extra(cell):
-            if cell.issued + cell.extras >= LEAST_TRIES:
-                return False
+        if not cell.doubted and cell.issued + cell.extras < LEAST_TRIES:
             self._agenda.doubt(cell, now)
-        return True
+        return cell.doubted or bool(self._patience.extras(cell))
 
     def stop(self, reason: StopReason) -> None:
         """End the trace now, for a reason from outside if need be; what is known stays."""
@@ -564,6 +569,11 @@ class TraceMachine:
             self._agenda.clear()
             self._patience.clear()
             self._undecided.clear()
+
+    @property
+    def judged(self) -> tuple[int, int]:
+        """How many probes were answered, and how many lost."""
+        return sum(self._received), sum(self._lost)
 
     @property
     def length(self) -> int | None:
