@@ -162,8 +162,11 @@ class Tracer:
         more: list[Deferred[None]] = []
 
         def notify() -> None:
-            while more:
-                more.pop().callback(None)
+            # Whoever waits takes what there is and waits again from inside this callback.
+            waiting = more[:]
+            more.clear()
+            for waiter in waiting:
+                waiter.callback(None)
 
         follower = self.engine.follow(trace_id, notify, after)
         try:
