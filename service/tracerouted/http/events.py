@@ -37,18 +37,26 @@ CHUNK_BYTES = 65_536
 SEND_BUFFER_BYTES = 65_536
 RETRY_AFTER_S = 5
 
+#: Why a stream is dropped: too far behind, nothing read for too long, a fault of ours.
+DROPS = ("behind", "stalled", "broken")
+
 _PREAMBLE = b"retry: 2000\n\n"
 _HEARTBEAT = b":\n\n"
 
 
 @define
 class Streams:
-    """All streams under way, and the way to a new one."""
+    """All streams under way, and the way to a new one.
+
+    `opened` counts all there were, `dropped` those ended from this side before their end, by the reason in `DROPS`.
+    """
 
     _engine: Engine
     _clock: IReactorTime
     _limits: HttpLimits
     open: int = field(default=0, init=False)
+    opened: int = field(default=0, init=False)
+    dropped: Counter[str] = field(factory=Counter, init=False)
 
     def admit(self) -> None:
         """Raise `busy` when there is no room for one more stream."""
@@ -125,6 +133,7 @@ class Stream:
         self._follower, self._take, self._unsent, self._heartbeat = follower, take, preamble, heartbeat
         self._done = Deferred(lambda _: self._leave())
         self._streams.open += 1
+        self._streams.opened += 1
         _shrink_send_buffer(self._request)
         self._request.registerProducer(self, True)
         if heartbeat:
@@ -144,7 +153,7 @@ class Stream:
             chunk = self._chunk()
         except Exception:
             self._log.failure("a stream broke")
-            self._drop()
+            self._drop("broken")
             return
         if chunk:
             self._request.write(chunk)
@@ -206,7 +215,7 @@ class Stream:
                 setting=SETTINGS["stream_behind_bytes"],
                 most=self._limits.stream_behind_bytes,
             )
-            self._drop()
+            self._drop("behind")
 
     def _on_stall(self) -> None:
         self._stall = None
@@ -215,11 +224,12 @@ class Stream:
             seconds=self._limits.stream_stalled_s,
             setting=SETTINGS["stream_stalled_s"],
         )
-        self._drop()
+        self._drop("stalled")
 
     # --- leaving ---
 
-    def _drop(self) -> None:
+    def _drop(self, reason: str) -> None:
+        self._streams.dropped[reason] += 1
         # Closing would wait for the reader to take what is buffered. The lost connection ends the request.
         self._leave()
         self._request.drop()

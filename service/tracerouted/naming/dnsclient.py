@@ -13,6 +13,7 @@ An answer too long for a datagram is used as far as it goes: there is no fallbac
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,7 +26,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
 from twisted.names import dns
 
-from .errors import NoAnswer, NoSuchName
+from .errors import NoAnswer, NoSuchName, outcome
 
 Server = tuple[str, int]
 
@@ -87,13 +88,15 @@ class DnsClient:
     """Asks the `servers()` of the moment. `deadline_s` bounds a question, however many servers there are.
 
     It is shorter than what those who put several questions together wait for the whole, so that one unanswered
-    question does not cost them the answers to the others.
+    question does not cost them the answers to the others. `outcomes` counts the questions by kind and by the words
+    of `errors.outcome`.
     """
 
     _clock: IReactorTime
     _udp: IReactorUDP
     _servers: Callable[[], tuple[Server, ...]]
     _deadline_s: float = 4.0
+    outcomes: Counter[tuple[int, str]] = field(factory=Counter, init=False)
 
     def ask(self, name: str, kind: int) -> Deferred[Answer]:
         """The records of `kind` (`dns.A`, `dns.PTR`, ...) of an ASCII name.
@@ -103,7 +106,12 @@ class DnsClient:
         if len(name) > 253 or any(not 1 <= len(label) <= 63 for label in name.removesuffix(".").split(".")):
             return fail(NoSuchName(f"{name} cannot be a name: a label or the whole is too long, or a label is empty"))
         query = dns.Query(name.removesuffix(".").encode("ascii"), kind)
-        return _Exchange(self._clock, self._udp, self._servers(), self._deadline_s, query).begin()
+        exchange = _Exchange(self._clock, self._udp, self._servers(), self._deadline_s, query)
+        return exchange.begin().addBoth(self._count, kind)
+
+    def _count(self, result: Any, kind: int) -> Any:
+        self.outcomes[kind, outcome(result)] += 1
+        return result
 
 
 class _Asked(DatagramProtocol):

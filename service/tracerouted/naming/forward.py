@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NoReturn
@@ -25,7 +26,7 @@ from twisted.python.failure import Failure
 
 from ..model import Family
 from .dnsclient import Answer, DnsClient
-from .errors import LookUpFailed, NoAddress, NoAnswer, NoSuchName, TooManyLookUps
+from .errors import LookUpFailed, NoAddress, NoAnswer, NoSuchName, TooManyLookUps, outcome
 from .lookups import DeadlinePassed, LookUps, QueueFull
 from .special import IPAddress
 
@@ -40,17 +41,21 @@ FAMILY_WORDS = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 @define(eq=False)
 class Resolver:
-    """Looks host names up through `look_up`: `concurrent` at once, `waiting` more in the queue."""
+    """Looks host names up through `look_up`: `concurrent` at once, `waiting` more in the queue.
+
+    `outcomes` counts what became of the questions, by the words of `errors.outcome`.
+    """
 
     _clock: IReactorTime
     _look_up: LookUp
     _concurrent: int = 32
     _waiting: int = 512
     _deadline_s: float = 5.0
-    _lookups: LookUps[tuple[str, Family | None], tuple[IPAddress, ...]] = field(init=False)
+    outcomes: Counter[str] = field(factory=Counter, init=False)
+    lookups: LookUps[tuple[str, Family | None], tuple[IPAddress, ...]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._lookups = LookUps(
+        self.lookups = LookUps(
             self._clock, lambda key: self._look_up(*key), self._concurrent, self._waiting, self._deadline_s
         )
 
@@ -59,14 +64,19 @@ class Resolver:
 
         Fails with `NoSuchName`, `NoAddress`, `NoAnswer` or `TooManyLookUps`. Cancel it to stop waiting.
         """
-        asked = self._lookups.ask((host.lower(), family))
-        return asked.addCallbacks(
+        asked = self.lookups.ask((host.lower(), family))
+        asked.addCallbacks(
             lambda addresses: _of_family(host, addresses, family), lambda failure: self._explain(host, failure)
         )
+        return asked.addBoth(self._count)
+
+    def _count(self, result: Any) -> Any:
+        self.outcomes[outcome(result)] += 1
+        return result
 
     def stop(self) -> None:
         """Give up all look-ups; whoever waits gets `CancelledError`."""
-        self._lookups.stop()
+        self.lookups.stop()
 
     def _explain(self, host: str, failure: Failure) -> NoReturn:
         """Put what went wrong into words for whoever asked."""

@@ -73,6 +73,16 @@ class LookUps(Generic[K, V]):
         self._begin_more()
         return asker
 
+    @property
+    def running(self) -> int:
+        """How many look-ups are under way."""
+        return len(self._under_way)
+
+    @property
+    def waiting(self) -> int:
+        """How many look-ups wait for their turn."""
+        return len(self._queue)
+
     def stop(self) -> None:
         """Cancel every look-up, for good: whoever waits, or asks from now on, gets `CancelledError`."""
         self._stopped = True

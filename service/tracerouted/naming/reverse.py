@@ -58,11 +58,11 @@ class ReverseNames:
     _kept: int = 20_000
     _deadline_s: float = 5.0
     _cache: TtlCache[str, str | None] = field(init=False)
-    _lookups: LookUps[str, str | None] = field(init=False)
+    lookups: LookUps[str, str | None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._cache = TtlCache(self._kept)
-        self._lookups = LookUps(self._clock, self._look_up, self._concurrent, self._waiting, self._deadline_s)
+        self.lookups = LookUps(self._clock, self._look_up, self._concurrent, self._waiting, self._deadline_s)
 
     def hostname(self, address: str) -> Deferred[str | None]:
         """The name of an IPv4 or IPv6 address; None when it has none, or none that is presentable, or none was found
@@ -70,11 +70,11 @@ class ReverseNames:
         known = self._cache.get(address, self._clock.seconds(), "")  # no name is ""
         if known != "":
             return succeed(known)
-        return self._lookups.ask(address).addErrback(_unknown)
+        return self.lookups.ask(address).addErrback(_unknown)
 
     def stop(self) -> None:
         """Give up all look-ups; whoever waits gets `CancelledError`."""
-        self._lookups.stop()
+        self.lookups.stop()
 
     def _look_up(self, address: str) -> Deferred[str | None]:
         """Ask, and remember the answer whoever still waits for it."""
