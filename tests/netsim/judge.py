@@ -75,7 +75,7 @@ def _hops(trace: Trace, truth: Truth, dealt: Dealt | None, tolerance: int) -> It
             for flow, possible in ways.items()
         }
         for complaint in [
-            *_probes(hop, expected, tolerance),
+            *_probes(hop, truth, expected, tolerance),
             *_loss(hop, truth, dealt, [e for known in expected.values() for e in known], trace),
             *_statistics(hop),
         ]:
@@ -103,7 +103,7 @@ def _shown(trace: Trace, flow: int) -> str:
     )
 
 
-def _probes(hop: Hop, expected: Mapping[int, list[Expected]], tolerance: int) -> Iterator[str]:
+def _probes(hop: Hop, truth: Truth, expected: Mapping[int, list[Expected]], tolerance: int) -> Iterator[str]:
     best: dict[str, tuple[int, int]] = {}
     for probe in hop.probes:
         if probe.outcome is Outcome.ERROR and Outcome.ERROR not in {e.outcome for e in expected[probe.flow]}:
