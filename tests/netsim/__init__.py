@@ -11,7 +11,8 @@ trace must find, and `judge` compares the two.
 
 The rooms: `scenario` reads files, `wire` makes packets, `internet` decides what comes back for a packet (no I/O, no
 clock), `simulator` is the process around it, `namespace` the ground it stands on, `lab` the handle of it all; `truth`
-and `judge` know what is right. `services` is the place for what simulated hosts answer on UDP ports.
+and `judge` know what is right. `services` is the place for what simulated hosts answer on UDP ports; `dns` is one of
+them, the name server.
 
 Addresses. Nothing leaves the namespace, so targets have addresses that a policy of "globally routable unicast only"
 accepts:

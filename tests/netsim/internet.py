@@ -16,8 +16,10 @@ from typing import Any
 
 from attrs import asdict
 
+from .dns import Names
 from .route import Bucket, Route, compile_route
 from .scenario import RateLimit, Scenario, change
+from .services import udp_services
 
 NUMBERS = {4: {1: "icmp", 17: "udp", 6: "tcp"}, 6: {58: "icmp", 17: "udp", 6: "tcp"}}
 RETRANSMIT_MEMORY = 4096
@@ -34,6 +36,8 @@ class Internet:
         self._scenarios: dict[str, Scenario] = {}
         self._names: dict[str, tuple[Scenario, list[Route]]] = {}
         self._buckets: dict[str, Bucket] = {}
+        self._dns = Names()
+        self._services = udp_services(self._dns)
         self._random = random.Random(1)
 
     # --- loading ---------------------------------------------------------------------------------------------
@@ -53,12 +57,13 @@ class Internet:
                 if key in routes:
                     raise ValueError(f"{target.name} and {routes[key].spec.name} have the same address")
                 route = routes[key] = Route(family, target, now)
-                compile_route(route, scenario, self.bucket)
+                compile_route(route, scenario, self.bucket, self._services)
                 added[target.name].append(route)
         self.unload(scenario.name)
         self._scenarios[scenario.name] = scenario
         self._routes = routes
         self._names.update((name, (scenario, its)) for name, its in added.items())
+        self._dns.replace(self._scenarios.values())
 
     def unload(self, name: str) -> None:
         """Forget a scenario; its targets' addresses become stray."""
@@ -67,6 +72,7 @@ class Internet:
             for target in scenario.targets:
                 self._names.pop(target.name, None)
             self._routes = {key: route for key, route in self._routes.items() if route.spec.name in self._names}
+            self._dns.replace(self._scenarios.values())
 
     def routes(self, target: str | None = None) -> list[Route]:
         """The routes of one target or of all. Raises KeyError."""
@@ -79,7 +85,7 @@ class Internet:
         scenario, routes = self._names[target]
         for route in routes:
             route.spec = change(route.spec, fields)
-            compile_route(route, scenario, self.bucket)
+            compile_route(route, scenario, self.bucket, self._services)
 
     def reset(self, now: float, target: str | None = None) -> None:
         """Count from zero, start loss patterns, rate limits and phases anew, for one target or all."""
@@ -94,7 +100,7 @@ class Internet:
                     self._buckets.pop(scenario.address(family, number, original), None)
             for route in routes:
                 Route.__init__(route, route.family, original, now)
-                compile_route(route, scenario, self.bucket)
+                compile_route(route, scenario, self.bucket, self._services)
 
     def bucket(self, address: str, spec: RateLimit) -> Bucket:
         """The bucket of the router or host at `address`, shared by everything that passes it."""
@@ -192,4 +198,4 @@ class Internet:
         if grown or (seconds is not None and now - route.since >= seconds):
             del route.then[0]
             route.spec = change(route.spec, fields)
-            compile_route(route, self._names[route.spec.name][0], self.bucket)
+            compile_route(route, self._names[route.spec.name][0], self.bucket, self._services)

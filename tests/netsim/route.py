@@ -15,7 +15,7 @@ from attrs import define, field
 
 from . import wire
 from .scenario import PROTOCOLS, Loss, RateLimit, Router, Scenario, Target
-from .services import UDP_SERVICES
+from .services import Service
 
 
 @define
@@ -96,12 +96,18 @@ def flow_hash(packet: bytes, protocol: str) -> int:
     return zlib.crc32(ports + addresses) >> 7
 
 
-def compile_route(route: Route, scenario: Scenario, bucket: Callable[[str, RateLimit], Bucket]) -> None:
-    """Fill `route` from its `spec`. `bucket` gives the token bucket of the router or host at an address."""
+def compile_route(
+    route: Route,
+    scenario: Scenario,
+    bucket: Callable[[str, RateLimit], Bucket],
+    services: Mapping[str, Service],
+) -> None:
+    """Fill `route` from its `spec`. `bucket` gives the token bucket of the router or host at an address, `services`
+    what is behind the names that UDP ports may have as their state."""
     target = route.spec
     ways = target.variants()
     series: dict[tuple[str, str, int], Iterator[bool]] = {}
-    route.tables = [_Way(bucket, scenario, target, route.family, way, series).tables() for way in ways]
+    route.tables = [_Way(bucket, services, scenario, target, route.family, way, series).tables() for way in ways]
     mode, count = target.split(), len(ways)
     if mode == "flow":
         route.pick = lambda packet, protocol: flow_hash(packet, protocol) % count
@@ -123,6 +129,7 @@ class _Way:
     def __init__(
         self,
         bucket: Callable[[str, RateLimit], Bucket],
+        services: Mapping[str, Service],
         scenario: Scenario,
         target: Target,
         family: str,
@@ -130,7 +137,7 @@ class _Way:
         series: dict[tuple[str, str, int], Iterator[bool]],
     ) -> None:
         self._bucket, self._scenario, self._target, self._family = bucket, scenario, target, family
-        self._series = series
+        self._services, self._series = services, series
         self._version = 4 if family == "ipv4" else 6
         repeats = (255 - len(way)) // len(target.loop) if target.loop else 0
         self._way = way + target.loop * repeats
@@ -245,7 +252,7 @@ class _Way:
             kind, code = wire.ERRORS["port-unreachable"][self._version]
             build = wire.error(envelope, wire.ErrorForm(kind=kind, code=code, spent=position - 1))
         else:
-            build = wire.udp_answer(envelope, UDP_SERVICES[state])
+            build = wire.udp_answer(envelope, self._services[state])
         limited = target.rate_limit is not None and protocol == "udp" and state == "closed"
         rtt = self._scenario.hop_ms * position if target.rtt is None else target.rtt
         return Step(

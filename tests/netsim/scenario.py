@@ -22,6 +22,18 @@ description needs no entry: it answers everything, `hop_ms` milliseconds of roun
 
 A path element `{flow = [[4], [5, 6]]}` splits by the flow's 5-tuple, `{packet = [[4], [5]]}` by turns; the branches
 may differ in length. All times are milliseconds of round trip. `truth` is read by `netsim.truth`.
+
+With a `domain` the scenario has names, which hosts with a UDP port in the state "dns" tell (see `netsim.dns`), and
+`asns` says whose its addresses are:
+
+    domain = "demo.test"
+
+    [asns.64500]
+    name = "EXAMPLE-TRANSIT - Example Transit"
+    prefixes = ["44.1.1.0/24", "2a10:44:101::/48"]
+
+    [routers.2]
+    name = "ae2.core1.fra.example.net"
 """
 
 from __future__ import annotations
@@ -101,15 +113,35 @@ class Unreachable:
     on_arrival: bool = False
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError where a name cannot be written in a DNS message: an empty or too long label."""
+    if not all(1 <= len(label.encode()) <= 63 for label in name.split(".")):
+        raise ValueError(f"{name!r} has a label that is not 1 to 63 bytes long")
+
+
+@frozen(kw_only=True)
+class AutonomousSystem:
+    """An autonomous system: its `name`, the `prefixes` it announces, and what its registry says."""
+
+    name: str
+    prefixes: tuple[IPv4Network | IPv6Network, ...] = field(converter=lambda v: tuple(map(ip_network, v)))
+    country: str = "ZZ"
+    registry: str = "ripencc"
+    allocated: str = "2020-01-01"
+
+
 @frozen(kw_only=True)
 class Router:
     """One router. `silent` is true or a list of protocols; `lose` loses its own answers, `drop` whatever reaches it.
+
+    `name` is its reverse name in the scenario's `domain`, "" for none; it may be nonsense, since real ones are.
 
     Its answers are `says` (time-exceeded, port-unreachable, echo-reply), come from its own address or from `source`
     ("target" or literal `source_ipv4`/`source_ipv6`), quote at most `quote` bytes, have a `broken` checksum ("icmp",
     "ip"), and come `copies` times.
     """
 
+    name: str | None = None
     rtt: float | None = None
     jitter: float = 0.0
     silent: bool | tuple[str, ...] = field(default=False, converter=lambda v: v if isinstance(v, bool) else tuple(v))
@@ -133,7 +165,7 @@ class Router:
 
 @frozen(kw_only=True)
 class Target:
-    """One target and the way there.
+    """One target and the way there. `summary` says in a few words what is special about it.
 
     `udp` and `tcp` say what its ports do ("open", "closed", "silent"; `udp` also a name in `services`), `udp_ports`
     and `tcp_ports` which ports do otherwise. `answers_from` is another number whose address its answers carry,
@@ -146,6 +178,7 @@ class Target:
     """
 
     name: str
+    summary: str = ""
     at: int
     path: tuple[Element, ...]
     loop: tuple[int, ...] = field(default=(), converter=tuple)
@@ -181,7 +214,7 @@ class Target:
 
 @frozen(kw_only=True)
 class Scenario:
-    """A named set of targets and their routers, with the addresses of both."""
+    """A named set of targets and their routers, with the addresses of both, and with names if there is a `domain`."""
 
     name: str
     summary: str
@@ -189,6 +222,8 @@ class Scenario:
     hop_ms: float
     routers: Mapping[int, Router]
     targets: tuple[Target, ...]
+    domain: str = ""
+    asns: Mapping[int, AutonomousSystem] = field(factory=dict)
 
     def router(self, number: int) -> Router:
         """The description of a router."""
@@ -236,10 +271,13 @@ def change(target: Target, fields: Mapping[str, Any]) -> Target:
 
 
 def _scenario(document: Mapping[str, Any]) -> Scenario:
-    known = {"name", "summary", "ipv4", "ipv6", "hop_ms", "routers", "targets"}
+    known = {"name", "summary", "ipv4", "ipv6", "hop_ms", "routers", "targets", "domain", "asns"}
     if unknown := set(document) - known:
         raise ValueError(f"unknown keys {sorted(unknown)}")
     targets = [Target(**_target_fields(entry)) for entry in document["targets"]]
+    domain = document.get("domain", "")
+    for target in targets if domain else ():
+        check_name(f"{target.name}.{domain}")
     return Scenario(
         name=document["name"],
         summary=document.get("summary", ""),
@@ -247,6 +285,8 @@ def _scenario(document: Mapping[str, Any]) -> Scenario:
         hop_ms=float(document.get("hop_ms", 2.0)),
         routers={int(number): _router(entry) for number, entry in document.get("routers", {}).items()},
         targets=tuple(itertools.chain.from_iterable(map(_copies, targets))),
+        domain=domain,
+        asns={int(number): AutonomousSystem(**entry) for number, entry in document.get("asns", {}).items()},
     )
 
 
@@ -260,6 +300,8 @@ def _copies(target: Target) -> Iterator[Target]:
 
 def _router(entry: Mapping[str, Any]) -> Router:
     fields = dict(entry)
+    if fields.get("name"):
+        check_name(fields["name"])
     parts = {"lose": Loss, "drop": Loss, "rate_limit": RateLimit, "unreachable": Unreachable}
     for key, kind in parts.items():
         if key in fields:

@@ -6,9 +6,18 @@ in this process does not belong here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-UDP_SERVICES: dict[str, Callable[[bytes], bytes | None]] = {
-    "open": lambda payload: None,
-    "echo": lambda payload: payload,
-}
+from .dns import Names
+
+Service = Callable[[bytes], bytes | None]
+
+
+def udp_services(names: Names) -> Mapping[str, Service]:
+    """The services by name; "dns" is a name server that knows `names`, "dns-servfail" one that is of no use."""
+    return {
+        "open": lambda payload: None,
+        "echo": lambda payload: payload,
+        "dns": names.answer,
+        "dns-servfail": names.fail,
+    }
