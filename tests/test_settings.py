@@ -42,7 +42,15 @@ def test_defaults_are_the_documented_ones() -> None:
         settings.shutdown_s,
         settings.request_deadline_s,
         settings.stream_stalled_s,
-    ) == (3600, 20, 10, 30)
+        settings.keep_alive_s,
+        settings.heartbeat_s,
+    ) == (3600, 20, 10, 30, 60, 15)
+    assert (None, None, (), ()) == (
+        settings.api_keys_file,
+        settings.create_per_minute,
+        settings.trusted_proxies,
+        settings.cors_origins,
+    )
     assert settings.show_source_address is True
     assert settings.log_level == "info"
 
@@ -153,6 +161,16 @@ def test_option_wins_over_variable() -> None:
         ("ALLOW_TARGETS", "10.0.0.0/33", "is not a network"),
         ("SHOW_SOURCE_ADDRESS", "maybe", "write true or false"),
         ("LOG_LEVEL", "verbose", "write one of debug, info, warn, error"),
+        ("API_KEYS_FILE", "keys", "write an absolute path"),
+        ("CREATE_PER_MINUTE", "0", "write a whole number from 1 to 1000000"),
+        ("TRUSTED_PROXIES", "proxy.example.net", "is not a network"),
+        ("CORS_ORIGINS", "*,https://example.net", "write * alone"),
+        ("CORS_ORIGINS", "example.net", "write origins like https://example.net"),
+        ("CORS_ORIGINS", "https://example.net/", "write origins like https://example.net"),
+        ("CORS_ORIGINS", "https://*.example.net", "write origins like https://example.net"),
+        ("CORS_ORIGINS", "null", "write origins like https://example.net"),
+        ("KEEP_ALIVE_S", "0", "write a number of seconds from 0.1 to 3600"),
+        ("HEARTBEAT_S", "0", "write a number of seconds from 0.1 to 3600"),
         ("MTR_PACKET", "bin/mtr-packet", "write an absolute path"),
     ],
 )
@@ -176,6 +194,26 @@ def test_mtr_packet() -> None:
     """A path is taken as it is; none means that the program is looked up when it is started."""
     assert Settings().mtr_packet is None
     assert from_environment(MTR_PACKET="/opt/mtr packet").mtr_packet == "/opt/mtr packet"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("*", ("*",)),
+        ("https://lg.example.net, http://localhost:3000", ("https://lg.example.net", "http://localhost:3000")),
+        ("HTTPS://LG.Example.net:443", ("https://lg.example.net",)),
+        ("http://[2001:db8::1]:80 https://a:80", ("http://[2001:db8::1]", "https://a:80")),
+    ],
+)
+def test_origins(text: str, expected: tuple[str, ...]) -> None:
+    """Origins are kept as a browser sends them: lower case, without the port that goes without saying."""
+    assert expected == from_environment(CORS_ORIGINS=text).cors_origins
+
+
+def test_a_quota_is_a_number_or_off() -> None:
+    """Creations per minute are counted only where a number says how many."""
+    assert from_environment(CREATE_PER_MINUTE="60").create_per_minute == 60
+    assert Settings.load({"create_per_minute": ""}, {"TRACEROUTED_CREATE_PER_MINUTE": "60"}).create_per_minute is None
 
 
 def test_every_setting_is_used() -> None:

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from .http.cors import Origins
+from .http.keys import KeyRing, KeysFileError
 from .http.limits import HttpLimits
+from .http.policy import Policy
+from .http.quota import Quota
 from .http.site import EdgeSite, make_site
 from .http.wire import encode_event
 from .library import Tracer
 from .listening import listen
-from .settings import Settings
+from .settings import SettingError, Settings
 from .web.pages import add_pages
 
 #: After the last trace has ended, what followers and waiting requests may take to read of its end.
@@ -33,12 +38,30 @@ def http_limits(settings: Settings) -> HttpLimits:
     return HttpLimits(
         body_bytes=settings.max_body_bytes,
         request_deadline_s=settings.request_deadline_s,
+        keep_alive_s=settings.keep_alive_s,
         connections=settings.max_connections,
         requests_per_connection=settings.max_requests_per_connection,
         streams=settings.max_streams,
         stream_behind_bytes=settings.stream_behind_bytes,
         stream_stalled_s=settings.stream_stalled_s,
+        heartbeat_s=settings.heartbeat_s,
         render_cache_bytes=settings.render_cache_bytes,
+    )
+
+
+def policy(settings: Settings, clock: IReactorTime) -> Policy:
+    """Who may use the service, as the settings say. Raises `SettingError` for a keys file that cannot be used."""
+    keys = None
+    if settings.api_keys_file is not None:
+        try:
+            keys = KeyRing(Path(settings.api_keys_file), clock)
+        except KeysFileError as wrong:
+            raise SettingError(f"TRACEROUTED_API_KEYS_FILE={settings.api_keys_file!r}: {wrong}") from None
+    return Policy(
+        keys=keys,
+        trusted_proxies=settings.trusted_proxies,
+        quota=Quota(settings.create_per_minute, clock) if settings.create_per_minute else None,
+        origins=Origins(settings.cors_origins),
     )
 
 
@@ -76,10 +99,15 @@ class Daemon(Service):
 
 
 def make_service(settings: Settings, reactor: Any, wall: Callable[[], float] = time.time) -> Service:
-    """The whole daemon, not yet started. `wall` gives Unix seconds."""
+    """The whole daemon, not yet started. `wall` gives Unix seconds. Raises `SettingError`."""
     tracer = Tracer(reactor, settings, wall, encode_event)
     site = make_site(
-        tracer.engine, clock=reactor, wall=wall, limits=http_limits(settings), lookup_asn=tracer.knows_asn
+        tracer.engine,
+        clock=reactor,
+        wall=wall,
+        limits=http_limits(settings),
+        policy=policy(settings, reactor),
+        lookup_asn=tracer.knows_asn,
     )
     add_pages(site.router)
     return Daemon(settings, reactor, tracer, site)

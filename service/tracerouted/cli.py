@@ -1,4 +1,4 @@
-"""The command line: `tracerouted serve`, `tracerouted healthcheck`.
+"""The command line: `tracerouted serve`, `tracerouted healthcheck`, `tracerouted key new`.
 
 This is the only module that touches the process: arguments, environment, signals, exit status, the global reactor.
 A further command is a function with `@commands.command()`; whatever needs the reactor imports it inside the
@@ -121,6 +121,28 @@ def healthcheck(**options: tuple[str, ...]) -> int:
         connection.close()
     click.echo(f"http://{address}/healthz: {status}", err=status != 200)
     return 0 if status == 200 else 1
+
+
+@commands.group(no_args_is_help=False)
+def key() -> None:
+    """API keys."""
+
+
+@key.command()
+@click.argument("name")
+def new(name: str) -> int:
+    """Make a key for NAME, and print it with the line for the file of TRACEROUTED_API_KEYS_FILE.
+
+    The key is kept nowhere and cannot be shown again.
+    """
+    from .http.keys import new_key
+
+    try:
+        secret, line = new_key(name)
+    except ValueError as wrong:
+        raise click.UsageError(f"{name!r}: {wrong}") from None
+    click.echo(f"key:  {secret}\nline: {line}")
+    return 0
 
 
 def reachable(address: Address) -> Address:
