@@ -129,6 +129,26 @@ def _path(text: str) -> str | None:
     return text or None
 
 
+def _perhaps(parse: Callable[[str], int]) -> Callable[[str], int | None]:
+    """A setting that is off when it is empty."""
+    return lambda text: parse(text) if text else None
+
+
+# What a browser sends as Origin (RFC 6454 section 6.2): no path, no default port, lower case.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+_USUAL_PORT = re.compile(r"^(http://.*):80$|^(https://.*):443$")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    found = tuple(_USUAL_PORT.sub(r"\1\2", part.lower()) for part in _split(text))
+    if "*" in found and found != ("*",):
+        raise ValueError("write * alone; it stands for every origin")
+    for origin in found:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError("write origins like https://example.net or http://localhost:3000, without a path, or *")
+    return found
+
+
 def _setting(default: str, parse: Callable[[str], Any], metavar: str, help: str, *, repeatable: bool = False) -> Any:
     """A field: its default as written by an operator, its parser (raises ValueError with what to write), its help."""
     return field(
@@ -188,7 +208,7 @@ class Settings:
         "",
         _addresses("192.0.2.53 or [2001:db8::53]:5353", default_port=53),
         "ADDRESS[:PORT]",
-        "DNS servers to ask for names and addresses; empty means the system's resolver.",
+        "DNS servers to ask, for the names of targets as for those of responders; empty means the system's resolver.",
         repeatable=True,
     )
     dns_lookups: int = _setting("32", _count(1, 1000), "LOOKUPS", "DNS look-ups under way at once.")
@@ -215,9 +235,35 @@ class Settings:
     show_source_address: bool = _setting(
         "true", _boolean, "true|false", "Whether traces show the address they were sent from."
     )
+    api_keys_file: str | None = _setting(
+        "", _path, "PATH", "File of the API keys that are let in, an absolute path; empty means nobody needs one."
+    )
+    trusted_proxies: tuple[IPNetwork, ...] = _setting(
+        "",
+        parse_networks,
+        "NETWORK",
+        "Networks (CIDR) of proxies whose X-Forwarded-For says who the client is.",
+        repeatable=True,
+    )
+    create_per_minute: int | None = _setting(
+        "",
+        _perhaps(_count(1, 1_000_000)),
+        "TRACES",
+        "Traces one client may create per minute; empty means any number.",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "",
+        _origins,
+        "ORIGIN",
+        "Origins whose pages may use the service from a browser, * for all; empty means none but its own.",
+        repeatable=True,
+    )
     max_body_bytes: int = _setting("16KiB", _bytes(256, 16 * 1024**2), "BYTES", "Largest request body.")
     request_deadline_s: float = _setting(
         "10", _seconds(0.1, 3600), "SECONDS", "Time for a client to send a whole request."
+    )
+    keep_alive_s: float = _setting(
+        "60", _seconds(0.1, 3600), "SECONDS", "How long a connection may stay open between two requests."
     )
     max_connections: int = _setting(
         "1000", _count(1, 1_000_000), "CONNECTIONS", "Client connections open at once; more are closed at once."
@@ -231,6 +277,9 @@ class Settings:
     )
     stream_stalled_s: float = _setting(
         "30", _seconds(1, 3600), "SECONDS", "Time without reading after which a reader of a stream is dropped."
+    )
+    heartbeat_s: float = _setting(
+        "15", _seconds(0.1, 3600), "SECONDS", "Time between two comments on an event stream, which keep it open."
     )
     render_cache_bytes: int = _setting("16MiB", _bytes(0, 1024**3), "BYTES", "Memory for documents already rendered.")
 
