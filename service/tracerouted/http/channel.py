@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 _SAFETY = b"X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
 _POLICY = b"Content-Security-Policy: default-src 'self'\r\n"
 
+#: Where the contract of the service is (RFC 8288, RFC 8631).
+CONTRACT_LINK = b'</openapi.json>; rel="service-desc"'
+_LINK = b"Link: " + CONTRACT_LINK + b"\r\n"
+
 _FRAMING = (b"Content-Length", b"Transfer-Encoding")
 
 
@@ -149,13 +153,17 @@ class EdgeChannel(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         parts = [version, b" ", code, b" ", reason, b"\r\nDate: ", self.site.date(), b"\r\n", _SAFETY]
-        if not headers.hasHeader(b"Content-Security-Policy"):
+        if not headers.hasHeader(b"Content-Security-Policy"):  # then it is no page, but of the API
             parts.append(_POLICY)
+            if not headers.hasHeader(b"Link"):
+                parts.append(_LINK)
         for name, values in headers.getAllRawHeaders():
             for value in values:
                 parts += (name, b": ", value, b"\r\n")
         parts.append(b"\r\n")
         self.transport.writeSequence(parts)
+        request = self.requests[0] if self.requests and not self._refused else None
+        self.site.tally.answered(request, code, headers, self.site.clock.seconds())
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(

@@ -20,6 +20,7 @@ from twisted.web.server import Request
 from . import problems
 from .limits import SETTINGS
 from .problems import ProblemError
+from .tally import UNROUTED
 
 if TYPE_CHECKING:
     from .channel import EdgeChannel
@@ -41,6 +42,9 @@ class EdgeRequest(Request):
     #: The name of the API key the request came with; None where none is asked for.
     owner: str | None = None
     _received = 0
+    #: The pattern it matched, and when it had arrived (by the site's clock).
+    route = UNROUTED
+    began = 0.0
 
     # --- what handlers use ---
 
@@ -93,6 +97,7 @@ class EdgeRequest(Request):
 
     def process(self) -> None:
         self.site = site = self.channel.site
+        self.began = site.clock.seconds()
         self.prepath = []
         try:
             self._check()

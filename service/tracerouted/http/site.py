@@ -25,6 +25,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from ..jobs.engine import Engine
 from . import problems
 from .channel import EdgeChannel
+from .contract import add_contract
 from .events import Streams
 from .health import Health
 from .idempotency import CreatedTraces
@@ -32,6 +33,7 @@ from .limits import SETTINGS, HttpLimits
 from .policy import Gate, Policy
 from .rendered import Rendered
 from .request import EdgeRequest
+from .tally import Tally
 from .traces import Traces
 
 #: How often connections are looked at for having taken too long.
@@ -49,6 +51,16 @@ class Router(Klein):
         self._url_map.merge_slashes = False
         self._url_map.strict_slashes = True
         self.handle_errors(Exception)(cast(Any, self._problem))
+        self._routes: dict[str, str] = {}
+
+    def execute_endpoint(self, endpoint: str, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answer a request that matched, noting what."""
+        route = self._routes.get(endpoint)
+        if route is None:
+            rule = next(self.url_map.iter_rules(endpoint)).rule
+            route = self._routes[endpoint] = rule.replace("<", "{").replace(">", "}")
+        request.route = route
+        return super().execute_endpoint(endpoint, request, *args, **kwargs)
 
     def _problem(self, request: EdgeRequest, failure: Failure) -> bytes:
         error = failure.value
@@ -71,6 +83,7 @@ class EdgeSite(Site):
     """
 
     requestFactory = EdgeRequest
+    streams: Streams  # those of its resources; see `make_site`
     _log = Logger()
 
     def __init__(
@@ -91,6 +104,7 @@ class EdgeSite(Site):
         self.clock = clock
         self.limits = limits
         self.connections: set[EdgeChannel] = set()
+        self.tally = Tally()
         self.draining = False
         self._wall = wall
         self._date = (0, b"")
@@ -177,7 +191,7 @@ def make_site(
     policy = policy or Policy()
     router = Router()
     site = EdgeSite(router, clock, wall, limits, policy)
-    streams = Streams(engine, clock, limits)
+    streams = site.streams = Streams(engine, clock, limits)
     rendered = Rendered(limits.render_cache_bytes)
     traces = Traces(engine, clock, wall, streams, rendered, policy, CreatedTraces(engine), {"lookup_asn": lookup_asn})
     health = Health(engine, lambda: site.draining)
@@ -189,4 +203,5 @@ def make_site(
     route("/traces/<trace_id>/events", methods=["GET"])(traces.events)
     route("/healthz", methods=["GET"])(health.alive)
     route("/readyz", methods=["GET"])(health.ready)
+    add_contract(router)
     return site
