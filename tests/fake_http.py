@@ -48,8 +48,8 @@ class EdgeTransport(StringTransport):
     half_closed = False
     aborted = False
 
-    def __init__(self) -> None:
-        super().__init__(peerAddress=PEER)
+    def __init__(self, peer: Any = PEER) -> None:
+        super().__init__(peerAddress=peer)
         self.unread = b""
         self.paused = False
 
@@ -99,9 +99,9 @@ class EdgeTransport(StringTransport):
 class Connection:
     """A client's end of one connection."""
 
-    def __init__(self, site: Any) -> None:
-        self.transport = EdgeTransport()
-        self.protocol = site.buildProtocol(PEER)
+    def __init__(self, site: Any, peer: Any = PEER) -> None:
+        self.transport = EdgeTransport(peer)
+        self.protocol = site.buildProtocol(peer)
         self.refused = self.protocol is None
         if not self.refused:
             self.protocol.makeConnection(self.transport)
@@ -190,15 +190,16 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
 
 @define
 class Service:
-    """A Site over a fake engine, and the clock both run on."""
+    """A Site over a fake engine, the clock both run on, and the address clients connect from."""
 
     site: Any
     engine: Any
     clock: Any
     connections: list[Connection] = field(factory=list)
+    peer: Any = PEER
 
     def connect(self) -> Connection:
-        connection = Connection(self.site)
+        connection = Connection(self.site, self.peer)
         self.connections.append(connection)
         return connection
 

@@ -11,18 +11,23 @@ from twisted.logger import globalLogPublisher
 
 from fake_engine import EPOCH, FakeEngine
 from fake_http import Service
-from tracerouted.http import HttpLimits, make_site
+from tracerouted.http import HttpLimits, Policy, make_site
 
 
 @pytest.fixture
 def make_service() -> Callable[..., Service]:
-    """Make a service; keywords are limits."""
+    """Make a service; `policy` is made with its clock, further keywords are limits."""
 
-    def make(**limits: Any) -> Service:
+    def make(policy: Callable[[Clock], Policy] | None = None, **limits: Any) -> Service:
         clock = Clock()
         engine = FakeEngine(clock)
         site = make_site(
-            engine, clock=clock, wall=lambda: EPOCH + clock.seconds(), limits=HttpLimits(**limits), lookup_asn=True
+            engine,
+            clock=clock,
+            wall=lambda: EPOCH + clock.seconds(),
+            limits=HttpLimits(**limits),
+            policy=policy(clock) if policy else None,
+            lookup_asn=True,
         )
         return Service(site, engine, clock)
 
