@@ -14,7 +14,8 @@ def test_list(service: Service) -> None:
     first = service.get("/traces?limit=2")
     assert ids[:2:-1] == [trace["id"] for trace in first.json["traces"]]
     assert not {"hops", "paths"} & first.json["traces"][0].keys()
-    assert f'</traces?limit=2&cursor={first.json["next_cursor"]}>; rel="next"' == first.headers["link"]
+    following = f'</traces?limit=2&cursor={first.json["next_cursor"]}>; rel="next"'
+    assert f'{following}, </openapi.json>; rel="service-desc"' == first.headers["link"]
     assert "no-cache" == first.headers["cache-control"]
     seen = [trace["id"] for trace in first.json["traces"]]
     page = first

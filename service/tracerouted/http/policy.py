@@ -24,6 +24,7 @@ from .quota import Quota
 from .request import EdgeRequest
 
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+_PAGES = frozenset({b"/", b"/docs"})
 _HEALTH = frozenset({b"/healthz", b"/readyz"})
 
 
@@ -62,7 +63,7 @@ class Gate(Resource):
 
     def _answered(self, request: EdgeRequest) -> bool:
         policy, path = self._policy, request.path
-        if path == b"/" or path.startswith(b"/static/"):
+        if path in _PAGES or path.startswith((b"/static/", b"/docs/")):
             return False
         if policy.origins and policy.origins.share(request) and is_preflight(request):
             answer_preflight(request)

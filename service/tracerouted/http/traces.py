@@ -19,6 +19,7 @@ from ..jobs.engine import Engine
 from ..model import Problem, Status, Trace, TraceRequest
 from ..naming.hostname import parse_target
 from . import problems
+from .channel import CONTRACT_LINK
 from .decode import decode_request
 from .events import Streams, event_headers
 from .formats import BY_MEDIA_TYPE, FORMATS, MEDIA_TYPES, Format
@@ -147,7 +148,7 @@ class Traces:
             raise invalid([Problem("cursor", words)]) from None
         if page.cursor is not None:
             following = urlencode({**query, "cursor": page.cursor}).encode("ascii")
-            request.put(b"Link", b'</traces?%b>; rel="next"' % following)
+            request.put(b"Link", b'</traces?%b>; rel="next", %b' % (following, CONTRACT_LINK))
         request.put(b"Cache-Control", b"no-cache")
         return request.reply(encode_page(page))
 
