@@ -12,12 +12,19 @@ from attrs import frozen
 
 from ...model import Trace
 from ..wire import encode_trace
-from . import text
+from . import atlas, mtr, text
+
+#: Neither program has registered a media type for its document, so these stand for "that document, as made here".
+MTR = "application/vnd.tracerouted.mtr+json"
+ATLAS = "application/vnd.tracerouted.atlas+json"
 
 
 @frozen
 class Format:
-    """A rendering of a trace: its name, its media type, the full Content-Type, and the function that makes it."""
+    """A rendering of a trace: its name, its media type, the full Content-Type, and the function that makes it.
+
+    The function raises `problems.ProblemError` (406) for a trace the format has no place for.
+    """
 
     name: str
     media_type: str
@@ -30,6 +37,8 @@ FORMATS = {
     for each in (
         Format("json", "application/json", b"application/json", encode_trace),
         Format("text", "text/plain", b"text/plain; charset=utf-8", text.render),
+        Format("mtr", MTR, MTR.encode(), mtr.render),
+        Format("atlas", ATLAS, ATLAS.encode(), atlas.render),
     )
 }
 
