@@ -26,8 +26,11 @@ BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 @define(eq=False)
 class Tally:
-    """`answers` by method, route and status; `durations` by method and route, from the last byte of the request to the
-    first of its answer. An answer that was asked to wait (Prefer, RFC 7240) is not timed. Both only ever grow."""
+    """`answers` by method, route and status; `durations` by method and route. Both only ever grow.
+
+    A duration is from the last byte of the request to the first of its answer. An answer that was asked to wait
+    (Prefer, RFC 7240) is not timed.
+    """
 
     answers: Counter[tuple[bytes, str, bytes]] = field(factory=Counter, init=False)
     durations: dict[tuple[bytes, str], Durations] = field(factory=dict, init=False)
