@@ -580,14 +580,16 @@ class MemoryEngine:
         return self._draining
 
     def _out_of_patience(self) -> None:
-        for job in [job for job in self._jobs.values() if not job.journal.sealed]:
+        for job in list(self._jobs.values()):
             self._stop(job)
-            self._seal(job)
         self._drained()
 
     def _drained(self) -> None:
         if self._draining is not None and not self._draining.called:
-            self._draining.callback(None)
+            for job in [job for job in self._jobs.values() if not job.journal.sealed]:
+                self._seal(job)  # without the names still being looked up
+            if not self._draining.called:
+                self._draining.callback(None)
 
 
 def _address(job: _Job) -> str | None:

@@ -257,6 +257,10 @@ class Scheduler:
     def close(self) -> None:
         """Leave nothing to be called later."""
         self._wakes.clear()
+        self._runs.clear()
+        for lane in self._lanes.values():
+            lane.queue.clear()
+            lane.socket_queue.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -269,8 +269,9 @@ class TraceMachine:
                 self._on_ender(probe, fact, now)
             return
         cell = probe.cell
-        if probe.extra:
-            self._admit_extra(probe, cell)
+        cell.doubted = False
+        if cell.extras:
+            self._admit_extras(probe, cell)
         if not cell.answers:
             flow.news_at = now
             self._patience.shorten(now)
@@ -410,10 +411,12 @@ class TraceMachine:
             return
         self._judge(probe, Outcome.TIMEOUT, None, now)
 
-    def _admit_extra(self, probe: InFlight, cell: Cell) -> None:
-        """An extra probe was answered: it counts, and so do the others, lost or still under way."""
-        probe.extra = probe.judged = False
-        cell.issued += 1
+    def _admit_extras(self, probe: InFlight, cell: Cell) -> None:
+        """A doubted hop has answered: its extra probes count, the lost ones and those still under way."""
+        cell.extras = 0
+        if probe.extra:
+            probe.extra = probe.judged = False
+            cell.issued += 1
         for other in self._patience.extras(cell):
             other.extra = False
             cell.issued += 1
