@@ -60,7 +60,8 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         origin = urlsplit(address).netloc
         context.add_init_script(
-            "addEventListener('securitypolicyviolation', (e) => console.error(`CSP ${e.violatedDirective} ${e.blockedURI}`))"
+            "addEventListener('securitypolicyviolation',"
+            " (event) => console.error(`CSP ${event.violatedDirective} ${event.blockedURI}`))"
         )
 
         def on_request(request: Any) -> None:

@@ -48,7 +48,8 @@ def rows(page: Any) -> list[dict[str, Any]]:
     read: list[dict[str, Any]] = page.evaluate(
         """() => [...document.querySelectorAll('.hops tbody tr')].map((row) => {
           const text = (node, selector) => node.querySelector(selector)?.textContent ?? '';
-          const cells = Object.fromEntries([...row.children].map((cell) => [cell.className.split(' ')[0], cell.textContent]));
+          const column = (cell) => cell.className.split(' ')[0];
+          const cells = Object.fromEntries([...row.children].map((cell) => [column(cell), cell.textContent]));
           const systems = [...row.querySelectorAll('.asn .responder')];
           cells.hosts = [...row.querySelectorAll('.host .responder')].map((host, i) => ({
             name: text(host, '.name'), address: text(host, '.below .address'), more: text(host, '.share'),

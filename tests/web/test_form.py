@@ -118,6 +118,32 @@ def test_service_gone(open_page: Any, service: str, proxy: Any, lab: Lab) -> Non
     assert ended(page).startswith("Reached")
 
 
+def test_lost_answer_starts_no_second_trace(open_page: Any, service: str, proxy: Any, lab: Lab) -> None:
+    """When the answer to a request is lost, sending it again leads to the trace it started: a browser may do so by
+    itself (RFC 9110 section 9.2.2 warns of that), or the page's reader does."""
+    page = open_page(proxy.address)
+    target = lab.address("code-0", "ipv4")
+
+    def cut_answer(piece: bytes) -> None:
+        if piece.startswith(b"HTTP/1.1 202"):
+            proxy.watch = lambda piece: None
+            proxy.cut()
+
+    proxy.watch = cut_answer
+    start(page, target)
+    page.wait_for_selector("#retry:enabled, #result:not([hidden])")
+    assert 1 == proxy.cuts
+    if page.locator("#retry").is_visible():
+        page.click("#retry")
+    assert ended(page).startswith("Blocked")
+    listed = page.evaluate("(target) => fetch(`traces?target=${target}`).then((answer) => answer.json())", target)
+    assert [page.url.split("=")[1]] == [trace["id"] for trace in listed["traces"]]
+    start(page, target)
+    page.wait_for_function("(address) => location.href !== address", arg=page.url)
+    listed = page.evaluate("(target) => fetch(`traces?target=${target}`).then((answer) => answer.json())", target)
+    assert 2 == len(listed["traces"]), "asking anew is another trace"
+
+
 def test_answer_of_something_in_between(open_page: Any, scripted: Scripted) -> None:
     """An error that is no problem document (a proxy's page) is said by its status."""
     scripted.answers["POST /traces"] = (502, {"Content-Type": "text/html"}, [b"<h1>Bad Gateway</h1>"])

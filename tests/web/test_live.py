@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from netsim import Lab
@@ -19,8 +20,11 @@ def watch_rows(page: Any) -> None:
             const rows = [...document.querySelectorAll('.hops tbody tr')];
             const sent = rows.map((row) => Number(row.querySelector('.sent').textContent)).reduce((a, b) => a + b, 0);
             const live = document.querySelector('.verdict').dataset.tone === 'live';
-            window.seen.push({ rows: rows.length, named: rows.filter((row) => row.querySelector('.responder')).length, sent, live });
-          }).observe(document.querySelector('#result'), { childList: true, subtree: true, characterData: true });
+            const named = rows.filter((row) => row.querySelector('.responder')).length;
+            window.seen.push({ rows: rows.length, named, sent, live });
+          }).observe(document.querySelector('#result'), {
+            childList: true, subtree: true, characterData: true
+          });
         }"""
     )
 
@@ -74,16 +78,22 @@ def test_picture_shows_spread_and_loss(open_page: Any, service: str, lab: Lab) -
     pictures = page.evaluate(
         """() => [...document.querySelectorAll('.hops tbody .picture')].map((picture) => {
           const d = (name) => picture.querySelector(name).getAttribute('d');
-          const box = (name) => { const { x, width } = picture.querySelector(name).getBBox(); return [x, x + width]; };
-          return { bars: d('.bars.c0').split('M').length - 1, bar: box('.bars.c0'), band: box('.band'), loss: box('.loss'), label: picture.getAttribute('aria-label') };
+          const box = (name) => {
+            const { x, width } = picture.querySelector(name).getBBox();
+            return [x, x + width];
+          };
+          return {
+            bars: d('.bars.c0').split('M').length - 1, bar: box('.bars.c0'), band: box('.band'),
+            loss: box('.loss'), place: box('.share'), label: picture.getAttribute('aria-label'),
+          };
         })"""
     )
     assert 6 == len(pictures)
     for hop, picture in zip(trace(page)["hops"], pictures, strict=True):
         assert 1 <= picture["bars"] <= hop["stats"]["received"]
         assert picture["band"][0] - 5 <= picture["bar"][0] <= picture["bar"][1] <= picture["band"][1] + 5
-        left, right = picture["loss"]
-        assert abs((right - left) - hop["stats"]["loss_pct"]) < 0.2, "the place for loss is 100 wide"
+        (left, right), (start_of_place, end_of_place) = picture["loss"], picture["place"]
+        assert abs((right - left) * 100 - hop["stats"]["loss_pct"] * (end_of_place - start_of_place)) < 20
         assert f"{hop['stats']['loss_pct']:.0f}% lost" in picture["label"]
     medians = [hop["stats"]["median_ms"] for hop in trace(page)["hops"]]
     starts = [picture["band"][0] for picture in pictures]
@@ -111,41 +121,51 @@ def test_several_responders(open_page: Any, service: str, lab: Lab) -> None:
 
 
 def test_flows_are_drawn(open_page: Any, service: str, lab: Lab) -> None:
-    """With several flows the parallel paths are drawn: a box per responder and TTL, who shares which, in words too."""
+    """With several flows the parallel paths are drawn: a box per TTL and responder that says which flows share it."""
     page = open_page(service)
     start(page, lab.address("ecmp", "ipv4"), "udp", flows=12, probes=1)
     ended(page)
-    document = trace(page)
     page.wait_for_selector(".drawing")
-    boxes = page.evaluate(
-        "() => [...document.querySelectorAll('.drawing .box title')].map((title) => title.textContent)"
-    )
-    expected = set()
-    for index in range(document["hop_count"]):
-        flows: dict[str, list[int]] = {}
-        for path in document["paths"]:
-            if index < len(path["addresses"]):
-                flows.setdefault(path["addresses"][index], []).append(path["flow"])
-        expected |= {(address, len(on)) for address, on in flows.items()}
-    # An address is drawn once per TTL; a flow number is one word, a range of them joins its ends.
-    assert len(boxes) == sum(
-        len({path["addresses"][i] for path in document["paths"] if i < len(path["addresses"])})
-        for i in range(document["hop_count"])
-    )
-    assert {address for address, _ in expected} == {
-        title.split("(")[-1].split(")")[0].split(":")[0] for title in boxes
-    }
-    ways = {tuple(path["addresses"]) for path in document["paths"]}
+    expected: dict[tuple[int, str], list[int]] = {}
+    for path in trace(page)["paths"]:
+        for ttl, address in enumerate(path["addresses"], 1):
+            expected.setdefault((ttl, address), []).append(path["flow"])
+    drawn = sorted(box_title(title) for title in page.locator(".drawing .box title").all_text_contents())
+    assert sorted((address, flows) for (_, address), flows in expected.items()) == drawn
+    edges = {pair for path in trace(page)["paths"] for pair in pairwise(enumerate(path["addresses"]))}
+    assert len(edges) == page.locator(".drawing .edge").count()
+
+
+def box_title(title: str) -> tuple[str, list[int]]:
+    """A box's "name (address): flows 1-3, 7" as its address and flows."""
+    who, _, flows = title.rpartition(": ")
+    numbers: list[int] = []
+    for part in flows.split(" ", 1)[1].split(", "):
+        first, _, last = part.partition("\u2013")
+        numbers += range(int(first), int(last or first) + 1)
+    return who.rpartition("(")[2].rstrip(")"), numbers
+
+
+def test_paths_in_words(open_page: Any, service: str, lab: Lab) -> None:
+    """How many paths there are and where they part is said; choosing one lights its boxes and no others."""
+    page = open_page(service)
+    start(page, lab.address("ecmp", "ipv4"), "udp", flows=12, probes=1)
+    ended(page)
+    ways = {tuple(path["addresses"]) for path in trace(page)["paths"]}
     assert len(ways) > 1, "the scenario has four"
     assert f"{len(ways)} paths seen with 12 flows. They part after hop 2" in page.inner_text(".graph .summary")
-    assert len(ways) == page.locator(".paths button").count()
-    page.locator(".paths button").first.click()
-    lit = page.locator(".drawing .box.lit").count()
-    longest = max(ways, key=lambda way: sum(way == tuple(path["addresses"]) for path in document["paths"]))
-    assert "true" == page.locator(".paths button").first.get_attribute("aria-pressed")
-    assert lit in {len(way) for way in ways}
-    assert len(longest) >= 5
-    assert page.locator(".drawing .box.dim").count() == len(boxes) - lit
+    buttons = page.locator(".paths button")
+    assert len(ways) == buttons.count()
+    for i in range(len(ways)):
+        buttons.nth(i).click()
+        page.mouse.move(0, 0)
+        assert "true" == buttons.nth(i).get_attribute("aria-pressed")
+        lit = [box_title(title)[0] for title in page.locator(".drawing .box.lit title").all_text_contents()]
+        assert tuple(lit) in ways
+        assert page.locator(".drawing .box:not(.lit):not(.dim)").count() == 0
+    buttons.nth(len(ways) - 1).click()
+    page.mouse.move(0, 0)
+    assert 0 == page.locator(".drawing .dim").count(), "chosen once more, none is"
 
 
 def test_one_flow_is_not_drawn(open_page: Any, service: str, lab: Lab) -> None:
@@ -240,6 +260,6 @@ def test_ipv6(open_page: Any, service: str, lab: Lab) -> None:
     ended(page)
     hops = trace(page)["hops"]
     assert [hop["responders"][0]["address"] for hop in hops] == [row["hosts"][0]["name"] for row in rows(page)]
-    clipped = "() => [...document.querySelectorAll('.hops .name')].filter((name) => name.scrollWidth > name.clientWidth + 1).length"
-    assert 0 == page.evaluate(clipped)
+    clipped = "(names) => names.filter((name) => name.scrollWidth > name.parentElement.clientWidth + 1).length"
+    assert 0 == page.locator(".hops .name").evaluate_all(clipped)
     assert ["1"] * len(hops) == sent(page)

@@ -101,7 +101,7 @@ def test_back_and_forth(open_page: Any, service: str, lab: Lab) -> None:
 
 
 def test_recent(open_page: Any, service: str, lab: Lab) -> None:
-    """This browser's traces are listed, newest first, with how they ended; each leads back; the list can be cleared."""
+    """This browser's traces are listed, newest first, with how they ended; each leads back; it can be cleared."""
     page = open_page(service)
     assert not page.locator("#recent").is_visible()
     for target in ("plain", "loop"):

@@ -46,9 +46,13 @@ def hostile_trace() -> dict[str, Any]:
                 ],
                 "probes": [probe, {**probe, "flow": 2}],
                 "stats": {
-                    **{"sent": 2, "received": 2, "lost": 0, "loss_pct": 0.0},
+                    "sent": 2,
+                    "received": 2,
+                    "lost": 0,
+                    "loss_pct": 0.0,
                     **dict.fromkeys(("min_ms", "avg_ms", "median_ms", "max_ms"), 5.0),
-                    **{"stddev_ms": 0.0, "jitter_ms": 0.0},
+                    "stddev_ms": 0.0,
+                    "jitter_ms": 0.0,
                 },
                 "rate_limited": False,
             }
@@ -70,7 +74,9 @@ def test_hostile_names_stay_text(open_page: Any, scripted: Scripted) -> None:
     page.on("dialog", lambda dialog: dialog.dismiss())
     page.wait_for_selector(".drawing")
     assert HOSTILE == [row["hosts"][0]["name"] for row in rows(page)]
-    assert [f"AS{64501 + i}{name}" for i, name in enumerate(HOSTILE)] == [row["hosts"][0]["as"] for row in rows(page)]
+    assert [f"AS{64501 + i} {name}" for i, name in enumerate(HOSTILE)] == [
+        row["hosts"][0]["as"] for row in rows(page)
+    ]
     assert "<u>target</u>" == page.inner_text("h2.target")
     assert "<i>nothing</i> left" in page.inner_text(".verdict")
     assert "<u>target</u>" == page.inner_text("#recent-list a")
@@ -100,7 +106,7 @@ def test_hostile_letters(open_page: Any, scripted: Scripted) -> None:
 
 
 def test_hostile_id(open_page: Any, scripted: Scripted) -> None:
-    """Whatever stands in the page's address is one path segment of a question, and an answer of 404 is an expired one."""
+    """Whatever stands in the page's address is one path segment of a question."""
     page = open_page(f"{scripted.address}?trace=../../healthz%3Fx%23<b>")
     page.wait_for_selector("text=This trace has expired")
     questions = {question for question, _, _ in scripted.asked}

@@ -63,11 +63,27 @@ function seconds(retryAfter) {
   return Number.isNaN(at) ? null : Math.max(1, Math.ceil((at - Date.now()) / 1000));
 }
 
+// A request whose answer was lost, and the key it was sent under: sent again under it, it starts no second trace.
+let unanswered = null;
+
 /** Start a trace; the trace as the service answers it. */
 export async function create(request) {
   const body = JSON.stringify(request);
-  return (await ask("traces", { method: "POST", headers: { "Content-Type": "application/json" }, body })).json();
+  const once = unanswered?.body === body ? unanswered.once : randomKey();
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": `"${once}"` };
+  unanswered = { body, once };
+  try {
+    const made = await (await ask("traces", { method: "POST", headers, body })).json();
+    unanswered = null;
+    return made;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw new Problem(0, { detail: "The service's answer was cut off." });
+    if (error.status) unanswered = null;
+    throw error;
+  }
 }
+
+const randomKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** A trace as it stands. */
 export async function read(id, signal) {

@@ -17,15 +17,17 @@ const permalink = (id) => {
   address.hash = "";
   return address.href;
 };
+const touched = () => matchMedia("(hover: none)").matches;
 const asked = () => new URLSearchParams(location.search).get("trace");
 
 const result = new Result(permalink, { cancel: cancelTrace, again: startAgain });
 let leave = new AbortController(); // aborts whatever the trace shown before still does
 
 async function start(request) {
-  const document = await create(request);
-  history.pushState(null, "", permalink(document.id));
-  await show(new Trace(document), true);
+  const made = await create(request);
+  if (touched()) byId("target").blur(); // the keyboard would cover the answer
+  history.pushState(null, "", permalink(made.id));
+  await show(new Trace(made), true);
 }
 
 function startAgain(request) {
@@ -42,6 +44,7 @@ async function route() {
     result.close();
     put(byId("empty"), "hidden", false);
     showRecent(permalink, null);
+    if (!touched()) byId("target").focus();
     return;
   }
   const left = (leave = new AbortController()).signal;

@@ -181,7 +181,10 @@ class Row {
       this.#cells.asn.append(host.asn);
     }
     const facts = probeFacts(hop);
-    responders.forEach((responder, i) => this.#hosts[i].update(responder, hop, trace, facts.get(responder.address)));
+    responders.forEach((responder, i) => {
+      this.#hosts[i].update(responder, hop, trace, facts.get(responder.address));
+      this.#hosts[i].asn.classList.toggle("same", responder.asn?.number === responders[i - 1]?.asn?.number);
+    });
     this.#fold();
   }
 
@@ -210,7 +213,7 @@ class Host {
     this.node = element("div", { class: "responder" }, element("span", { class: "above" }, this.#swatch, this.#name), this.#below);
     this.#number = element("span", { class: "above" });
     this.#owner = element("bdi", { class: "below" });
-    this.asn = element("div", { class: "responder" }, this.#number, this.#owner);
+    this.asn = element("div", { class: "responder" }, this.#number, " ", this.#owner);
   }
 
   #swatch;

@@ -8,9 +8,9 @@
 import { drawn, put } from "./dom.js";
 
 const WIDTH = 1000; // the unit of x; the picture stretches to its cell
-const AXIS = 850;
-const BEYOND = 862; // where what lies past the end of the axis is put
-const LOSS = 900;
+const AXIS = 810;
+const BEYOND = 820; // where what lies past the end of the axis is put
+const LOSS = 860;
 const BIN = 4;
 const MOST_LANES = 9;
 const FEW = 10; // so few answers are all usual
@@ -45,6 +45,7 @@ export function axisMarks(end) {
 export function picture() {
   const parts = {
     grid: drawn("path", { class: "grid" }),
+    share: drawn("path", { class: "share" }),
     loss: drawn("path", { class: "loss" }),
     thread: drawn("path", { class: "thread" }),
     band: drawn("path", { class: "band" }),
@@ -55,7 +56,7 @@ export function picture() {
   const svg = drawn(
     "svg",
     { viewBox: `0 0 ${WIDTH} 100`, preserveAspectRatio: "none", role: "img", class: "picture" },
-    parts.grid, parts.loss, parts.thread, parts.band, ...parts.bars, parts.beyond, parts.median,
+    parts.grid, parts.share, parts.loss, parts.thread, parts.band, ...parts.bars, parts.beyond, parts.median,
   );
   return { svg, draw: (hop, end, above, below) => draw(parts, hop, end, above, below) };
 }
@@ -68,8 +69,11 @@ function draw(parts, hop, end, above, below) {
   const x = (value) => (value > end ? BEYOND : (value * AXIS) / end);
   const stats = hop?.stats;
   const paths = { band: "", beyond: "", median: "", bars: Array(COLOURS).fill("") };
-  if (end && stats?.received) lanes(hop).forEach((lane, i, all) => drawLane(paths, lane, (i + 0.5) * (100 / all.length), 100 / all.length, end, x));
+  const rows = end && stats?.received ? lanes(hop) : [];
+  parts.grid.ownerSVGElement.style.setProperty("--lanes", String(rows.length || 1));
+  rows.forEach((lane, i, all) => drawLane(paths, lane, (i + 0.5) * (100 / all.length), 100 / all.length, end, x));
   put(parts.grid, "d", end ? axisMarks(end).map(({ left }) => `M${round(left * 10)} 0V100`).join("") : "");
+  put(parts.share, "d", stats?.lost ? `M${LOSS} 38H${WIDTH}v24H${LOSS}z` : "");
   put(parts.loss, "d", stats?.lost ? `M${LOSS} 38h${round(((WIDTH - LOSS) * stats.loss_pct) / 100)}v24H${LOSS}z` : "");
   put(parts.thread, "d", end && stats && stats.median_ms !== null ? thread(x, stats.median_ms, above, below) : "");
   for (const name of ["band", "beyond", "median"]) put(parts[name], "d", paths[name]);

@@ -46,13 +46,16 @@ export function showRecent(address, current) {
   put(byId("recent"), "hidden", !entries.length);
   const now = Date.now();
   byId("recent-list").replaceChildren(...entries.map((entry) => {
+    // One that was left while it ran has ended by now; how is not known here.
+    const ended = now - Date.parse(entry.created_at) > (entry.request.deadline_ms ?? 0) + 60_000;
+    const state = ended && ["queued", "running"].includes(entry.state) ? "ended" : entry.state;
     const gone = entry.gone || (entry.expires_at && Date.parse(entry.expires_at) <= now);
     const at = new Date(entry.created_at);
     return element("li", { class: gone ? "gone" : null },
       element("a", { href: address(entry.id), "data-trace": entry.id, "aria-current": entry.id === current ? "page" : null },
         element("bdi", {}, plain(entry.request.target))),
       element("span", { class: "what" }, asked(entry.request)),
-      element("span", { class: "state" }, gone ? "expired" : entry.state),
+      element("span", { class: "state" }, gone ? "expired" : state),
       element("time", { datetime: entry.created_at }, Number.isNaN(at.getTime()) ? "" : at.toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" })));
   }));
 }
