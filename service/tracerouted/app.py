@@ -26,6 +26,7 @@ from .http.site import EdgeSite, make_site
 from .http.wire import encode_event
 from .library import Tracer
 from .listening import listen
+from .metrics import add_metrics
 from .settings import SettingError, Settings
 from .web.pages import add_pages
 
@@ -110,4 +111,6 @@ def make_service(settings: Settings, reactor: Any, wall: Callable[[], float] = t
         lookup_asn=tracer.knows_asn,
     )
     add_pages(site.router)
+    if settings.metrics:
+        add_metrics(tracer, site)
     return Daemon(settings, reactor, tracer, site)
