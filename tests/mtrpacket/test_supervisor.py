@@ -315,7 +315,18 @@ def test_descriptors_that_cannot_be_limited_are_reported(logged):
 def spent(child) -> int:
     """How many sequence numbers a child was made to use up before its first question."""
     lines = child.fake.commands
-    return next(number for number, line in enumerate(lines) if not line.endswith(b" send-probe ip-4 x"))
+    return next(number for number, line in enumerate(lines) if b" send-probe ip-" not in line or line[-2:] != b" x")
+
+
+def test_the_families_use_different_sequence_numbers():
+    """The IPv6 process begins half the numbers away, so that equally busy processes steal nothing of each other's."""
+    prober, clock, _recorder, _ = start(family=Family.IPV6)
+    clock.run(2)
+    assert prober.unready_reason is None
+    assert spent(clock.child) == 16_000
+    clock.child.exit(None, 9)
+    clock.run(2)
+    assert 16_000 < spent(clock.child) < 16_300
 
 
 def test_a_successor_leaves_the_sequence_numbers_of_the_dead_alone():

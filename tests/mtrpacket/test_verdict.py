@@ -46,6 +46,23 @@ def test_the_other_family_is_stolen():
     assert Reply(ReplyKind.RETRY, error=RetryReason.STOLEN) == judge(raw, probe(), 0.002, False)
 
 
+def test_an_impossible_answer_of_the_other_family_is_stolen():
+    """The same for an answer whose address no router can have: it says nothing about this probe."""
+    raw = RawReply(1, Word.IMPOSSIBLE, Family.IPV6, text="ttl-expired ip-6 ::")
+    assert Reply(ReplyKind.RETRY, error=RetryReason.STOLEN) == judge(raw, probe(), 0.002, False)
+    raw = RawReply(1, Word.IMPOSSIBLE, Family.IPV4, text="ttl-expired ip-4 0.0.0.0")
+    assert ReplyKind.ERROR is judge(raw, probe(), 0.002, False).kind
+
+
+@pytest.mark.parametrize("errno", [13, 92, 101, 112, 113])
+def test_an_icmp_error_on_a_tcp_socket_is_asked_for_again(errno):
+    """What an ICMP error left on a TCP socket names nobody: send again; elsewhere it is an error."""
+    raw = RawReply(1, Word.ERRNO, errno=errno, text=f"unexpected-error errno {errno}")
+    again = Reply(ReplyKind.RETRY, error=RetryReason.BARE_NO_ROUTE)
+    assert again == judge(raw, probe(Protocol.TCP), 0.002, False)
+    assert ReplyKind.ERROR is judge(raw, probe(), 0.002, False).kind
+
+
 STREAMS, DATAGRAMS = (Protocol.TCP, Protocol.SCTP), (Protocol.ICMP, Protocol.UDP)
 ERROR, RETRY = ReplyKind.ERROR, ReplyKind.RETRY
 

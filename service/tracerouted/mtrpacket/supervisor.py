@@ -59,6 +59,9 @@ COUNTERS = (
 _ANSWERS_MAY_COME_S = 10.0
 _SEQUENCE_MARGIN = 100  # numbers mtr-packet may have skipped by itself: TCP ports that were in use
 _MOST_SPENT = 8000  # mtr-packet takes about 6 ms for them
+#: TCP errors find their way to both families' processes by source port, which is the sequence number: half of the
+#: numbers (33000 to 65535) between them keeps two that are equally busy from taking each other's answers.
+_APART = 16_000
 _NO_SOCKETS = "Failure to open IPv"  # mtr-packet's last words when it may open neither raw nor datagram sockets
 _STOPPING = "it was told to stop"
 
@@ -243,9 +246,10 @@ class Supervisor:
         0 once no answer can be expected any more, and if they are so many that the next process will come to the
         doubtful ones, the last few of them, only after a while.
         """
-        spend = self._sequences + _SEQUENCE_MARGIN
+        apart = _APART if self.family is Family.IPV6 else 0
+        spend = max(self._sequences, apart) + _SEQUENCE_MARGIN
         late = self._reactor.seconds() - self._ended_at < _ANSWERS_MAY_COME_S
-        return spend if self._sequences and late and spend <= _MOST_SPENT else 0
+        return spend if self._sequences and late and spend <= apart + _MOST_SPENT else apart
 
     def process_started(self, process: MtrProcess) -> None:
         """A child exists: limit it before it gets any work, then test it."""

@@ -67,6 +67,8 @@ def judge(raw: RawReply, prepared: Prepared, elapsed_s: float, stepped: bool) ->
 
 def _bare(raw: RawReply, prepared: Prepared, elapsed_s: float) -> Reply:
     word = raw.word
+    if word is Word.IMPOSSIBLE and raw.family is not prepared.family:
+        return _STOLEN
     if word is Word.NO_REPLY:
         if elapsed_s < prepared.timeout_s - TOLERANCE_S:
             # The wall clock leapt ahead and ended the wait early: nothing is known about this probe.
