@@ -25,7 +25,7 @@ _KEPT = b"public, max-age=31536000, immutable"
 
 # Swagger UI makes style elements and shows pictures that are in its style sheet; it may talk to this origin alone.
 _POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
