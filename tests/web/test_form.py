@@ -131,7 +131,7 @@ def test_lost_answer_starts_no_second_trace(open_page: Any, service: str, proxy:
 
     proxy.watch = cut_answer
     start(page, target)
-    page.wait_for_selector("#retry:enabled, #result:not([hidden])")
+    page.wait_for_selector("#retry:enabled:not([hidden]), #result:not([hidden])")
     assert 1 == proxy.cuts
     if page.locator("#retry").is_visible():
         page.click("#retry")

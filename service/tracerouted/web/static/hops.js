@@ -209,7 +209,7 @@ class Host {
     this.#address = element("bdi", { class: "address" });
     this.#share = element("span", { class: "share" });
     this.#chips = element("span", { class: "chips" });
-    this.#below = element("span", { class: "below" }, this.#address, this.#share, this.#chips);
+    this.#below = element("span", { class: "below" }, this.#address, this.#chips, this.#share);
     this.node = element("div", { class: "responder" }, element("span", { class: "above" }, this.#swatch, this.#name), this.#below);
     this.#number = element("span", { class: "above" });
     this.#owner = element("bdi", { class: "below" });
@@ -237,7 +237,9 @@ class Host {
     const shares = [];
     if (several) shares.push(`${received} of ${hop.stats.received}`);
     if (trace.head.request.flows > 1) shares.push(`${flows.length === 1 ? "flow" : "flows"} ${ranges(flows)}`);
-    say(this.#share, shares.join(" \u00b7 "));
+    const share = shares.join(" \u00b7 ");
+    say(this.#share, share);
+    put(this.#share, "title", share.length > 24 ? share : null);
     this.#showChips([
       address === trace.head.target?.address && ["goal", "target", "The address traced"],
       refused && ["refused", "says unreachable", "This address says that the target cannot be reached"],

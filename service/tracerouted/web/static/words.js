@@ -75,7 +75,7 @@ export function verdict(trace) {
       return {
         tone: "bad",
         title: last ? `Silent beyond hop ${last.ttl}` : "Silent from the first hop",
-        text: `${beyond} Nothing came back from further on, neither from routers nor from the target: it may be down, or a filter drops these probes without a word.`,
+        text: `${beyond} Nothing answered from further on: the target may be down, or a filter drops these probes.`,
       };
     case "loop":
       return { tone: "bad", title: "Routing loop", text: looping(answering) };
