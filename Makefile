@@ -1,13 +1,15 @@
 # Everything a newcomer, a developer or a build machine calls. `make` alone says what there is.
 
 BIN = .venv/bin
-SOURCES = service tests $(wildcard bench)
+SOURCES = service tests demo $(wildcard bench)
+PORT = 8080
 
-.PHONY: help setup run test lint format image-test clean
+.PHONY: help setup run demo test lint format image-test clean
 
 help:
 	@echo "make setup       .venv with the package, and mtr-packet, where they are missing"
 	@echo "make run         set up and serve on http://127.0.0.1:8080"
+	@echo "make demo        set up and serve a simulated internet there; PORT=8081 serves it elsewhere"
 	@echo "make test        set up, lint, check types, run the tests"
 	@echo "make lint        ruff and mypy alone"
 	@echo "make format      let ruff rewrite what it can"
@@ -19,6 +21,9 @@ setup:
 
 run: setup
 	@exec $(BIN)/tracerouted serve
+
+demo: setup
+	@exec $(BIN)/python -m demo --port $(PORT)
 
 test:
 	@scripts/setup test

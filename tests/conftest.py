@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +41,20 @@ def lab(internet: Lab) -> Lab:
     internet.resume()
     internet.reset()
     return internet
+
+
+@pytest.fixture
+def open_tun() -> Iterator[str]:
+    """A TUN device node that everybody may open, as most distributions have it."""
+    folder = tempfile.mkdtemp(prefix="netsim-tun-")
+    path = f"{folder}/tun"
+    try:
+        Path(folder).chmod(0o755)
+        os.mknod(path, 0o666 | 0o020000, os.makedev(10, 200))
+        Path(path).chmod(0o666)
+        os.close(os.open(path, os.O_RDWR))
+        yield path
+    except OSError as problem:
+        pytest.skip(f"cannot make a TUN device node that everybody may open: {problem}")
+    finally:
+        shutil.rmtree(folder)

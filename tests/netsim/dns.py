@@ -43,7 +43,10 @@ def encode_name(name: str) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return bytes((len(text),)) + text.encode()
+    """A text as character-strings of at most 255 bytes."""
+    data = text.encode()
+    parts = [data[start : start + 255] for start in range(0, len(data), 255)]
+    return b"".join(bytes((len(part),)) + part for part in parts)
 
 
 class Names:

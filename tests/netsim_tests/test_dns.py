@@ -175,6 +175,9 @@ def test_hostile_names_go_out_as_they_are() -> None:
     assert b"a\0\x1b[31m\r\nb\x07.example.net" == found[1]
     assert len(found[3]) > 253
     assert b"AE0.Core1.FRA.example.net" == found[7]
+    (system,) = ask("AS64510.asn.cymru.com", dns.TXT, names).answers
+    assert 2 == len(system.payload.data)
+    assert b"64510 | ZZ | ripencc | 2020-01-01 | <img src=x onerror=document.title=2> \x07" in system.payload.data[0]
 
 
 # --- over the wire -------------------------------------------------------------------------------------------

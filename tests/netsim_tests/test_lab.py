@@ -9,8 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -195,23 +193,6 @@ def test_commands_run_in_a_simulated_internet() -> None:
     assert asked.stdout.endswith(" 0\n"), asked.stderr
     failed = subprocess.run([*COMMAND, "sh", "-c", "exit 3"], env=environment(), timeout=60)
     assert 3 == failed.returncode
-
-
-@pytest.fixture
-def open_tun() -> Iterator[str]:
-    """A TUN device node that everybody may open, as most distributions have it."""
-    folder = tempfile.mkdtemp(prefix="netsim-tun-")
-    path = f"{folder}/tun"
-    try:
-        Path(folder).chmod(0o755)
-        os.mknod(path, 0o666 | 0o020000, os.makedev(10, 200))
-        Path(path).chmod(0o666)
-        os.close(os.open(path, os.O_RDWR))
-        yield path
-    except OSError as problem:
-        pytest.skip(f"cannot make a TUN device node that everybody may open: {problem}")
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.mark.usefixtures("internet")
