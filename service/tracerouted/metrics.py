@@ -203,13 +203,15 @@ class SiteCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics, as they stand."""
         site, tally, streams = self._site, self._site.tally, self._site.streams
+        # A counter that begins at 1 has not increased: those that matter are there before.
+        answers = {(method, route, b"500"): 0 for method, route in tally.durations} | tally.answers
         yield counter(
             "http_requests",
             "Answers begun, by route and status.",
             ("method", "route", "status"),
             (
                 ((method.decode("ascii") or NONE, route, status.decode("ascii")), count)
-                for (method, route, status), count in tally.answers.items()
+                for (method, route, status), count in answers.items()
             ),
         )
         yield histogram(
