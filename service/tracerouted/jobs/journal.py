@@ -61,22 +61,21 @@ _CODES = {kind: code for code, kind in enumerate(_KINDS)}
 
 def pack(facts: list[Fact]) -> bytes:
     """Facts as compact bytes. Of a judged probe only the judgement is kept."""
-    judged = {fact.number for fact in facts if isinstance(fact, ProbeSettled)}
-    rows = []
-    base = 0.0
+    judged = {fact.number for fact in facts if type(fact) is ProbeSettled}
+    base = next((fact.sent_at for fact in facts if type(fact) is ProbeSent), 0.0)
+    rows: list[tuple[Any, ...]] = []
     for fact in facts:
-        if isinstance(fact, ProbeSent | ProbeSettled):
-            if isinstance(fact, ProbeSent) and fact.number in judged:
-                continue
-            base = base or fact.sent_at
-            fact = fact._replace(sent_at=round((fact.sent_at - base) * 1000))
+        code = _CODES[type(fact)]
+        if isinstance(fact, ProbeSettled | ProbeSent):
+            if type(fact) is ProbeSettled or fact.number not in judged:
+                rows.append((code, *fact[:3], round((fact.sent_at - base) * 1000), *fact[4:]))
         elif isinstance(fact, StatusChanged) and fact.target is not None:
             target = fact.target
             row = (target.host, target.address, target.family, target.addresses)
-            rows.append((_CODES[StatusChanged], *fact._replace(target=row)))  # type: ignore[arg-type]
-            continue
-        rows.append((_CODES[type(fact)], *fact))
-    return zlib.compress(msgspec.msgpack.encode((base, rows)), 6)
+            rows.append((code, *fact[:3], row, *fact[4:]))
+        else:
+            rows.append((code, *fact))
+    return zlib.compress(msgspec.msgpack.encode((base, rows)), 1)
 
 
 def unpack(packed: bytes) -> Iterator[Fact]:
