@@ -66,6 +66,31 @@ def test_told(service: Service) -> None:
     assert (3, 0) == figures(service.ask("POST", "/traces"))
 
 
+def test_retry_after_is_never_before_t(service: Service) -> None:
+    """Where an answer has both, Retry-After speaks of the quota; with another reason to wait it has one of them."""
+    created = service.post(BODY)
+    assert (202, False) == (created.status, "retry-after" in created.headers)
+    service.engine.refuse = Busy("full", 7)
+    busy = service.post(BODY)
+    assert (503, "7", False) == (busy.status, busy.headers["retry-after"], "ratelimit" in busy.headers)
+    service.engine.refuse = None
+    for _ in range(5):
+        answer = service.post(BODY)
+        service.clock.advance(7.3)
+        if answer.status == 429:
+            assert int(answer.headers["retry-after"]) >= figures(answer)[1]
+    assert 429 == answer.status
+
+
+def test_reason_phrase(service: Service) -> None:
+    """The status line says in words what 429 and 422 mean."""
+    for body, line in ((BODY, b"HTTP/1.1 429 Too Many Requests\r\n"), ({}, b"HTTP/1.1 422 Unprocessable ")):
+        for _ in range(4):
+            connection = service.connect()
+            connection.request("POST", "/traces", *json_body(body, {}))
+        assert connection.received.startswith(line)
+
+
 def test_off(make_service: Callable[..., Service]) -> None:
     """Without a quota nothing is counted or told."""
     service = make_service()

@@ -7,6 +7,7 @@ other rooms to problems.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -33,6 +34,11 @@ class ProblemType:
     @property
     def uri(self) -> str:
         return f"/problems/{self.name}" if self.name else "about:blank"
+
+    @property
+    def reason(self) -> bytes:
+        """The reason phrase of the status line; twisted does not know 422 and 429."""
+        return HTTPStatus(self.status).phrase.encode("ascii")
 
 
 INVALID_REQUEST = ProblemType("invalid-request", "Some fields of the request are wrong", 422)

@@ -152,7 +152,9 @@ class EdgeRequest(Request):
         body = problem.document(problems.instance(self.path))
         for name in (b"ETag", b"Location", b"Retry-After"):
             self.responseHeaders.removeHeader(name)
-        self.setResponseCode(problem.kind.status)
+        if b"Retry-After" in problem.headers and problem.kind is not problems.QUOTA_EXCEEDED:
+            self.responseHeaders.removeHeader(b"RateLimit")  # beside it, Retry-After speaks of the quota
+        self.setResponseCode(problem.kind.status, problem.kind.reason)
         for name, value in problem.fields(body):
             self.responseHeaders.setRawHeaders(name, [value])
         return body

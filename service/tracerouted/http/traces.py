@@ -112,7 +112,7 @@ class Traces:
 
     def _answer(self, request: EdgeRequest, trace: Trace) -> bytes:
         request.setResponseCode(201 if trace.status.terminal else 202)
-        if not trace.status.terminal:
+        if not trace.status.terminal and self._policy.quota is None:  # beside RateLimit it speaks of the quota
             request.put(b"Retry-After", b"1")
         request.put(b"Cache-Control", b"no-store")
         return request.reply(encode_trace(trace))
