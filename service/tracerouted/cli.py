@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import click
 from attrs import define, field, fields
+from click.shell_completion import get_completion_class
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -26,9 +27,16 @@ from twisted.python.failure import Failure
 
 from .logs import start_logging
 from .settings import Address, SettingError, Settings, listed, option, unknown_variables
+from .terminal.options import read_request, request_options
+
+PROGRAM = "tracerouted"
 
 HEALTHCHECK_TIMEOUT_S = 3.0
 STOP_GRACE_S = 5.0  # beyond `shutdown_s`, which is for the traces: what ending streams and processes may take
+
+#: Variables of `tracerouted trace`, which are no settings of the service.
+SERVER_VARIABLE = "TRACEROUTED_SERVER"
+API_KEY_VARIABLE = "TRACEROUTED_API_KEY"
 
 MakeService = Callable[[Settings, Any], IService]
 
@@ -91,6 +99,8 @@ def serve(**options: tuple[str, ...]) -> int:
     settings = load_settings(options, os.environ)
     start_logging(settings.log_level, sys.stderr)
     for name, nearest in unknown_variables(os.environ):
+        if name in (SERVER_VARIABLE, API_KEY_VARIABLE):
+            continue
         if nearest:
             _log.warn("{variable} is no setting; is {nearest} meant?", variable=name, nearest=nearest)
         else:
@@ -145,6 +155,63 @@ def new(name: str) -> int:
     return 0
 
 
+@commands.command()
+@click.argument("target")
+@request_options
+@click.option("--json", "output", flag_value="json", default=None, help="Print the trace as JSON at its end.")
+@click.option("--text", "output", flag_value="text", default=None, help="Print the text of traceroute(8).")
+@click.option("--mtr", "output", flag_value="mtr", default=None, help="Print the document of mtr --json.")
+@click.option("--atlas", "output", flag_value="atlas", default=None, help="Print a RIPE Atlas result.")
+@click.option(
+    "--server",
+    envvar=SERVER_VARIABLE,
+    metavar="URL",
+    help=f"Have the service at this address trace, instead of this host.  [{SERVER_VARIABLE}]",
+)
+@setting_options("mtr_packet", "dns_servers")
+def trace(target: str, output: str | None, server: str | None, **options: Any) -> int:
+    """Trace the route to TARGET, a host name or an IP address.
+
+    Shows a live table in a terminal, and lines elsewhere. RTTs are in milliseconds.
+
+    Exit status: 0 reached, 1 not reached, 2 wrong usage, 3 refused, 4 the service cannot be reached.
+
+    Without --server this host traces, which needs mtr-packet and the right to open raw sockets; any address may
+    be traced then. An API key for the service is taken from TRACEROUTED_API_KEY.
+    """
+    request, given = read_request(target, options)
+    settings = load_settings({name: options[name] for name in ("mtr_packet", "dns_servers")}, os.environ)
+
+    from .client import Client
+    from .terminal.command import Run
+
+    what = Run(request, given, output)
+    if not server:
+        return run_to_end(lambda reactor: what.here(settings, reactor))
+    try:
+        Client.check(server)
+    except ValueError as wrong:
+        raise click.UsageError(f"--server {wrong}") from None
+    api_key = os.environ.get(API_KEY_VARIABLE) or None
+    return run_to_end(lambda reactor: what.at(Client(server, reactor, api_key=api_key), reactor))
+
+
+@commands.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the completion script for SHELL, to be evaluated by it.
+
+    \b
+    bash: eval "$(tracerouted completion bash)"
+    zsh:  eval "$(tracerouted completion zsh)"
+    fish: tracerouted completion fish | source
+    """
+    make = get_completion_class(shell)
+    assert make is not None
+    click.echo(make(commands, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source())
+    return 0
+
+
 def reachable(address: Address) -> Address:
     """Where to reach a service listening on `address` from its own host: a wildcard becomes loopback."""
     loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -172,6 +239,50 @@ def run(settings: Settings, make_service: MakeService) -> int:
     reactor.callWhenRunning(process.start, make_service)
     reactor.run()
     return process.status
+
+
+def run_to_end(begin: Callable[[Any], Coroutine[Deferred[Any], Any, int]]) -> int:
+    """Run a coroutine on the global reactor; its result is the exit status of the process.
+
+    SIGINT or SIGTERM cancel it, and it decides what to make of that; a second one ends the process.
+    """
+    from twisted.internet import reactor
+
+    use_monotonic_clock(reactor)
+    task = _Task(reactor)
+    reactor.callWhenRunning(task.start, begin)
+    reactor.run()
+    return task.status
+
+
+@define
+class _Task:
+    """One coroutine's life in this process."""
+
+    reactor: Any
+    status: int = 1
+    _running: Deferred[int] | None = field(default=None, init=False)
+    _signalled: bool = field(default=False, init=False)
+
+    def start(self, begin: Callable[[Any], Coroutine[Deferred[Any], Any, int]]) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._running = Deferred.fromCoroutine(begin(self.reactor))
+        self._running.addCallbacks(self._done, self._failed)
+        self._running.addBoth(lambda _: self.reactor.stop())
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._signalled:
+            os._exit(128 + number)
+        self._signalled = True
+        assert self._running is not None
+        self.reactor.callFromThread(self._running.cancel)
+
+    def _done(self, status: int) -> None:
+        self.status = status
+
+    def _failed(self, failure: Failure) -> None:
+        click.echo(failure.getTraceback(), err=True)
 
 
 @define
@@ -247,7 +358,7 @@ class _Process:
 def main() -> None:
     """The `tracerouted` program."""
     try:
-        status = commands.main(prog_name="tracerouted", standalone_mode=False)
+        status = commands.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as wrong:
         click.echo(f"tracerouted: {wrong.format_message()}", err=True)
         status = wrong.exit_code

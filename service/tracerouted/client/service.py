@@ -61,6 +61,11 @@ class Client:
 
     @server.validator
     def _check_server(self, attribute: Attribute[str], value: str) -> None:
+        self.check(value)
+
+    @staticmethod
+    def check(value: str) -> None:
+        """Raise ValueError, saying what to write, if this is no address of a service."""
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"{value!r} is not the address of a service; write http://host:port or https://host")
