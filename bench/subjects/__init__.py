@@ -95,6 +95,11 @@ def cpu_s(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / 100
 
 
+def raw_drops(pid: int) -> int:
+    """Packets the kernel dropped because a raw socket in this process's network namespace was full (proc(5))."""
+    return sum(int(text.split()[-1]) for text in Path(f"/proc/{pid}/net/raw").read_text().splitlines()[1:])
+
+
 def arguments() -> Mapping[str, Any]:
     """The settings a subject was started with."""
     settings: Mapping[str, Any] = json.loads(sys.argv[1])

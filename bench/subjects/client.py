@@ -121,8 +121,8 @@ def ask(requests: list[list[Any]], clients: int, port: int, repeat: int = 1, rou
 def follow(path: str, followers: int, port: int, pid: int) -> dict[str, Any]:
     """Follow a running trace until every stream has ended.
 
-    Events are counted on every connection from the time all are connected; how late they come (against when the
-    probe was answered) is looked at on every fiftieth. `rss` is the most the service had.
+    Events are counted on every connection. How late they come, against when the probe was answered, is looked at on
+    every fiftieth, from the time all streams have begun. `rss` is the most the service had.
     """
     request = encode("GET", path, {"Accept": "text/event-stream"}, "")
     poll = select.epoll()
@@ -139,12 +139,16 @@ def follow(path: str, followers: int, port: int, pid: int) -> dict[str, Any]:
     tails = dict.fromkeys(open_ones, b"")
     delays: list[float] = []
     ended = events = most_rss = 0
-    live_from = time.time()
+    silent = set(open_ones)
+    live_from = float("inf")
     began = looked = time.perf_counter()
     while open_ones:
         for number, _ in poll.poll():
             chunk = open_ones[number].recv(READ)
             now = time.time()
+            if silent:
+                silent.discard(number)
+                live_from = now if not silent else live_from
             whole = tails[number] + chunk
             here = whole.count(b"\nevent: hop\n")
             counts[number] += here
@@ -175,7 +179,10 @@ def _delays(lines: list[bytes], now: float, since: float) -> Iterator[float]:
     """How long ago the probes were answered that these lines tell of, of those answered after `since`."""
     for line in lines:
         if line.startswith(b'data: {"ttl"'):
-            probe = json.loads(line[6:])["probe"]
+            try:
+                probe = json.loads(line[6:])["probe"]
+            except json.JSONDecodeError:
+                continue  # two chunks of the transfer meet inside this line
             if probe is not None and probe["rtt_ms"] is not None:
                 answered = datetime.fromisoformat(probe["sent_at"]).timestamp() + probe["rtt_ms"] / 1e3
                 if answered > since:

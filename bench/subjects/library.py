@@ -21,7 +21,7 @@ from tracerouted.library import Tracer
 from tracerouted.model import Outcome, Trace, TraceRequest
 from tracerouted.settings import Settings
 
-from . import arguments, children, cpu_s, rss
+from . import arguments, children, cpu_s, raw_drops, rss
 
 reactor: Any = _reactor
 
@@ -80,6 +80,7 @@ class Jobs(LineOnlyReceiver):
 
         packets = sum(cpu_s(pid) for pid in children(os.getpid()))
         self._pauses.clear()
+        drops = raw_drops(os.getpid())
         cpu, began = time.process_time(), time.perf_counter()
         running: list[Deferred[Any]] = [place.run(lambda t=t: ensureDeferred(one(t))) for t in targets]
         await gatherResults(running)
@@ -89,6 +90,7 @@ class Jobs(LineOnlyReceiver):
             "cpu_s": cpu,
             "walls_s": walls,
             "child_cpu_s": sum(cpu_s(pid) for pid in children(os.getpid())) - packets,
+            "drops": raw_drops(os.getpid()) - drops,
             "pause_s": max(self._pauses, default=0.0),
         }
         if routes or rtts:
