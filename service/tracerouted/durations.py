@@ -24,6 +24,13 @@ class Durations:
         self._counts[bisect_left(self.bounds, seconds)] += 1
         self.total_s += seconds
 
+    def __add__(self, other: Durations) -> Durations:
+        """Both together; their bounds are the same."""
+        both = Durations(self.bounds)
+        both._counts = [one + another for one, another in zip(self._counts, other._counts, strict=True)]
+        both.total_s = self.total_s + other.total_s
+        return both
+
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Each bound, and infinity, with how many durations were not above it."""
         so_far = 0

@@ -202,23 +202,30 @@ class SiteCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, as they stand."""
-        site, tally, streams = self._site, self._site.tally, self._site.streams
-        # A counter that begins at 1 has not increased: those that matter are there before.
-        answers = {(method, route, b"500"): 0 for method, route in tally.durations} | tally.answers
+        site, streams = self._site, self._site.streams
+        counts: dict[tuple[bytes, str, bytes], int] = {}
+        durations: dict[tuple[bytes, str], Durations] = {}
+        for (method, route, status), answers in site.tally.answers.items():
+            # A counter that begins at 1 has not increased: those that matter are there before.
+            counts.setdefault((method, route, b"500"), 0)
+            counts[method, route, status] = answers.count
+            if method:
+                known = durations.get((method, route))
+                durations[method, route] = known + answers.durations if known else answers.durations
         yield counter(
             "http_requests",
             "Answers begun, by route and status.",
             ("method", "route", "status"),
             (
                 ((method.decode("ascii") or NONE, route, status.decode("ascii")), count)
-                for (method, route, status), count in answers.items()
+                for (method, route, status), count in counts.items()
             ),
         )
         yield histogram(
             "http_request_duration_seconds",
             "From the end of a request to the beginning of its answer, if that was not asked to wait.",
             ("method", "route"),
-            (((method.decode("ascii"), route), durations) for (method, route), durations in tally.durations.items()),
+            (((method.decode("ascii"), route), each) for (method, route), each in durations.items()),
         )
         yield gauge("http_connections", "Client connections open.", (), [((), len(site.connections))])
         yield gauge("http_connections_limit", "The most there may be.", (), [((), site.limits.connections)])

@@ -163,7 +163,7 @@ class EdgeChannel(HTTPChannel):
         parts.append(b"\r\n")
         self.transport.writeSequence(parts)
         request = self.requests[0] if self.requests and not self._refused else None
-        self.site.tally.answered(request, code, headers, self.site.clock.seconds())
+        self.site.tally.answered(request, code, self.site.clock.seconds())
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(

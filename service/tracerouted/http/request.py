@@ -42,9 +42,10 @@ class EdgeRequest(Request):
     #: The name of the API key the request came with; None where none is asked for.
     owner: str | None = None
     _received = 0
-    #: The pattern it matched, and when it had arrived (by the site's clock).
+    #: The pattern it matched, when it had arrived (by the site's clock), and whether its answer was asked to wait.
     route = UNROUTED
     began = 0.0
+    waits = False
 
     # --- what handlers use ---
 

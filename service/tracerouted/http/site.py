@@ -53,14 +53,14 @@ class Router(Klein):
         self.handle_errors(Exception)(cast(Any, self._problem))
         self._routes: dict[str, str] = {}
 
-    def execute_endpoint(self, endpoint: str, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Answer a request that matched, noting what."""
+    def execute_endpoint(self, endpoint: str, request: Any, **kwargs: Any) -> Any:
+        """Answer a request that matched, noting what. It does what Klein's does, with a call less."""
         route = self._routes.get(endpoint)
         if route is None:
             rule = next(self.url_map.iter_rules(endpoint)).rule
             route = self._routes[endpoint] = rule.replace("<", "{").replace(">", "}")
         request.route = route
-        return super().execute_endpoint(endpoint, request, *args, **kwargs)
+        return self._endpoints[endpoint](self._instance, request, **kwargs)
 
     def _problem(self, request: EdgeRequest, failure: Failure) -> bytes:
         error = failure.value

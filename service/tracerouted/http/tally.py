@@ -4,16 +4,11 @@ A request's route is the pattern it matched (`/traces/{trace_id}`), never its pa
 before it was routed, is counted under `UNROUTED` without its method, which a client may make up.
 """
 
-# twisted.web has no annotations for most of what is called here.
-# mypy: allow-untyped-calls
-
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from attrs import define, field
-from twisted.web.http_headers import Headers
 
 from ..durations import Durations
 
@@ -25,26 +20,27 @@ BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 @define(eq=False)
+class Answers:
+    """The answers of one kind: how many, and of those that were not asked to wait (Prefer, RFC 7240) how long each
+    took, from the last byte of the request to the first of the answer."""
+
+    count: int = field(default=0, init=False)
+    durations: Durations = field(factory=lambda: Durations(BOUNDS_S), init=False)
+
+
+@define(eq=False)
 class Tally:
-    """`answers` by method, route and status; `durations` by method and route. Both only ever grow.
+    """The answers by method, route and status. They only ever grow."""
 
-    A duration is from the last byte of the request to the first of its answer. An answer that was asked to wait
-    (Prefer, RFC 7240) is not timed.
-    """
+    answers: dict[tuple[bytes, str, bytes], Answers] = field(factory=dict, init=False)
 
-    answers: Counter[tuple[bytes, str, bytes]] = field(factory=Counter, init=False)
-    durations: dict[tuple[bytes, str], Durations] = field(factory=dict, init=False)
-
-    def answered(self, request: EdgeRequest | None, status: bytes, headers: Headers, now: float) -> None:
+    def answered(self, request: EdgeRequest | None, status: bytes, now: float) -> None:
         """An answer begins; `request` is None where none could be read."""
-        if request is None or request.route is UNROUTED:
-            self.answers[b"", UNROUTED, status] += 1
-            return
-        method, route = request.method, request.route
-        self.answers[method, route, status] += 1
-        if headers.hasHeader(b"Preference-Applied"):
-            return
-        durations = self.durations.get((method, route))
-        if durations is None:
-            durations = self.durations[method, route] = Durations(BOUNDS_S)
-        durations.add(now - request.began)
+        routed = request is not None and request.route is not UNROUTED
+        key = (request.method, request.route, status) if request is not None and routed else (b"", UNROUTED, status)
+        answers = self.answers.get(key)
+        if answers is None:
+            answers = self.answers[key] = Answers()
+        answers.count += 1
+        if request is not None and routed and not request.waits:
+            answers.durations.add(now - request.began)

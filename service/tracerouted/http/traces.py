@@ -231,6 +231,7 @@ class Traces:
 
     async def _wait(self, request: EdgeRequest, trace_id: str, wait: int) -> None:
         request.put(b"Preference-Applied", b"wait=%d" % wait)
+        request.waits = True
         finished = self._engine.finished(trace_id)
         finished.addTimeout(wait, self._clock)
         with suppress(TimeoutError):  # then it is answered as it stands
