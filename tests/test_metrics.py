@@ -1,160 +1,26 @@
-"""Metrics: what is counted, what is said of it, and that the rules and the dashboard ask for what there is."""
+"""What the metrics count: each figure against what happened."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections import Counter
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse
-from ruamel.yaml import YAML
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.names import dns
 
-from fake_http import Service
-from fake_prober import FakeProber, pump, straight
-from naming.scripted_dns import VirtualNetwork, silent
+from fake_prober import straight
+from metrics_world import TARGET, World
 from tracerouted.durations import Durations
-from tracerouted.http import HttpLimits, make_site
-from tracerouted.http.wire import encode_event
-from tracerouted.jobs.memory import EngineLimits, MemoryEngine
-from tracerouted.metrics import FAULTS, add_metrics
+from tracerouted.metrics import FAULTS
 from tracerouted.model import Asn, Family, TraceRequest
-from tracerouted.naming.asn import AsnZones
 from tracerouted.naming.describer import Directory
-from tracerouted.naming.dnsclient import DnsClient
-from tracerouted.naming.errors import NoSuchName
-from tracerouted.naming.forward import Resolver
-from tracerouted.naming.policy import TargetPolicy
-from tracerouted.naming.reverse import ReverseNames
-from tracerouted.probing.scheduler import ProbeLimits, Scheduler
-from tracerouted.settings import Settings
-
-PROJECT = Path(__file__).parent.parent
-RULES = PROJECT / "deploy" / "prometheus" / "alerts.yml"
-RULE_TESTS = PROJECT / "deploy" / "prometheus" / "alerts_test.yml"
-SCRAPE = PROJECT / "deploy" / "prometheus" / "prometheus.yml"
-DASHBOARD = PROJECT / "deploy" / "grafana" / "tracerouted.json"
-DOCUMENT = PROJECT / "docs" / "metrics.md"
-TARGET = "203.0.114.{}"
-SERVER = ("192.0.2.53", 53)
-OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
-
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-
-
-class CountingProber(FakeProber):
-    """A prober with the counters of a real one."""
-
-    breaker_open = False
-
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.counters: Counter[str] = Counter()
-
-
-class World:
-    """A service over fake probers: all rooms real but the probers, on one virtual clock."""
-
-    def __init__(self, network: Any = None, **limits: Any) -> None:
-        self.net = clock = VirtualNetwork()
-        self.net.servers[SERVER] = silent
-        settings = Settings(asn_dns=True)
-        scheduler = Scheduler(clock, ProbeLimits(probes_per_second=1e6, probes_burst=1e6))
-        self.probers = {family: CountingProber(clock, network or straight(), family) for family in Family}
-        for prober in self.probers.values():
-            prober.listener = scheduler
-            scheduler.add_prober(prober)
-        client = DnsClient(clock, clock, lambda: (SERVER,))
-        self.look_up: Any = lambda host, family: fail(NoSuchName(f"there is no name {host}"))
-        resolver = Resolver(clock, lambda host, family: self.look_up(host, family))
-        names, zones = ReverseNames(clock, client), AsnZones(clock, client)
-        self.engine = MemoryEngine(
-            clock,
-            lambda: 1_700_000_000 + clock.seconds(),
-            scheduler,
-            self.probers,
-            TargetPolicy(),
-            resolver.resolve,
-            Directory(names.hostname, zones.asn),
-            lambda target: "192.0.2.1" if "." in target else "2001:db8::1",
-            EngineLimits(),
-            encode_event,
-        )
-        self.tracer: Any = SimpleNamespace(
-            settings=settings,
-            engine=self.engine,
-            scheduler=scheduler,
-            probers=self.probers,
-            dns=client,
-            resolver=resolver,
-            names=names,
-            asn_zones=zones,
-            asn_file=SimpleNamespace(built_at=1_690_000_000, errors=2),
-        )
-        site = make_site(
-            self.engine, clock=clock, wall=lambda: 1_700_000_000 + clock.seconds(), limits=HttpLimits(**limits)
-        )
-        add_metrics(self.tracer, site)
-        self.service = Service(site, self.engine, clock)
-
-    def trace(self, target: str = TARGET.format(1), seconds: float = 5, **fields: Any) -> str:
-        """Run a trace to its end."""
-        request = TraceRequest(target=target, **{"probes": 1, "resolve_names": False, **fields})
-        trace_id = self.engine.submit(request).id
-        pump(self.net, seconds, 0.002)
-        return trace_id
-
-    def text(self, **headers: str) -> str:
-        return self.service.get("/metrics", **headers).body.decode()
-
-    def samples(self) -> dict[str, float]:
-        """Each sample as it is written, labels included."""
-        lines = [line for line in self.text().splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
-
-    def value(self, name: str, **labels: str) -> float | None:
-        """The sample of a name and exactly these labels; None where there is none."""
-        for family in parse(self.text()):
-            for sample in family.samples:
-                if sample.name == f"tracerouted_{name}" and sample.labels == labels:
-                    return sample.value
-        return None
 
 
 @pytest.fixture
 def world() -> World:
+    """A service that has done nothing yet."""
     return World()
 
 
-def busy() -> World:
-    """A world in which every metric has at least one sample."""
-    world = World()
-    for family, target in (("ipv4", TARGET.format(1)), ("ipv6", "2606:4700::1")):
-        for protocol in ("icmp", "tcp", "udp"):
-            world.trace(target, protocol=protocol)
-        assert family in world.text()
-    world.trace("example.net", resolve_names=True, lookup_asn=True)
-    trace_id = world.trace(resolve_names=True, lookup_asn=True, seconds=10)
-    for path in ("/", f"/traces/{trace_id}", f"/traces/{trace_id}/events", "/traces", "/healthz", "/readyz"):
-        world.service.get(path)
-    return world
-
-
-# --- the parts ---------------------------------------------------------------------------------------------------
+# --- the parts ------------------------------------------------------------------------------------------------------
 
 
 def test_durations() -> None:
@@ -166,7 +32,7 @@ def test_durations() -> None:
     assert 8.250001 == pytest.approx(durations.total_s)
 
 
-# --- traces and probes -------------------------------------------------------------------------------------------
+# --- traces and probes ----------------------------------------------------------------------------------------------
 
 
 def test_traces_by_end(world: World) -> None:
@@ -266,7 +132,7 @@ def test_probers(world: World) -> None:
     assert world.value("mtr_packet_info", family="ipv6", version="0.95") is None
 
 
-# --- names -------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------------------------
 
 
 def test_target_lookups(world: World) -> None:
@@ -305,7 +171,15 @@ def test_asn_file(world: World) -> None:
     assert world.value("lookups", kind="asn", state="running") is None
 
 
-# --- HTTP --------------------------------------------------------------------------------------------------------
+def test_asn_is_part_of_a_hop(world: World) -> None:
+    """An AS number that is found while a trace runs, or soon after, is part of its hop."""
+    world.tracer.asn_zones = None
+    world.engine._describer = Directory(asn=lambda address: succeed(Asn(64500, "EXAMPLE")))
+    trace = world.engine.get(world.trace(lookup_asn=True))
+    assert {Asn(64500, "EXAMPLE")} == {responder.asn for hop in trace.hops for responder in hop.responders}
+
+
+# --- HTTP -----------------------------------------------------------------------------------------------------------
 
 
 def test_requests(world: World) -> None:
@@ -388,288 +262,3 @@ def test_connections(world: World) -> None:
         connection.leave()
     assert 1 == world.value("http_connections")
     assert 1000 == world.value("http_connections_limit")
-
-
-# --- the exposition ----------------------------------------------------------------------------------------------
-
-
-def test_formats(world: World) -> None:
-    """Text is the default; Prometheus's own Accept gets OpenMetrics, which its strict parser reads; both say the
-    same."""
-    world.trace()
-    world.text()
-    plain, open_metrics = world.service.get("/metrics"), world.service.get("/metrics", Accept=OPENMETRICS)
-    assert "text/plain; version=0.0.4; charset=utf-8" == plain.headers["content-type"]
-    assert "application/openmetrics-text; version=1.0.0; charset=utf-8" == open_metrics.headers["content-type"]
-    assert "no-store" == plain.headers["cache-control"]
-    assert open_metrics.body.endswith(b"# EOF\n")
-    one = {sample.name for family in parse(plain.body.decode()) for sample in family.samples}
-    other = {sample.name for family in parse_openmetrics(open_metrics.body.decode()) for sample in family.samples}
-    assert one == other
-    assert 406 == world.service.get("/metrics", Accept="image/png").status
-    assert b"" == world.service.ask("HEAD", "/metrics").body
-    assert 405 == world.service.ask("POST", "/metrics").status
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ("*/*", "text/plain"),
-        ("text/*", "text/plain"),
-        ("text/plain;version=0.0.4;q=0.9, application/openmetrics-text;q=0.1", "text/plain"),
-        ("application/openmetrics-text; version=0.0.1", "application/openmetrics-text"),
-        (
-            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=1.0.0;q=0.4",
-            "application/openmetrics-text",
-        ),
-    ],
-)
-def test_accept(world: World, accept: str, expected: str) -> None:
-    """The format is the one Accept likes best, whatever version it names."""
-    assert expected == world.service.get("/metrics", Accept=accept).headers["content-type"].partition(";")[0]
-
-
-def test_no_target_in_any_label() -> None:
-    """Neither an address, a name, a path nor an id of a trace is anywhere in the exposition."""
-    world = busy()
-    ids = [trace.id for trace in world.engine.list(limit=100).traces]
-    text = world.text()
-    assert len(ids) > 5
-    for word in ("203.0.114", "2606", "example", "192.0.2", "2001:db8", "10.0.0", *ids):
-        assert word not in text
-    labels = {label for family in parse(text) for sample in family.samples for label in sample.labels}
-    assert labels <= {
-        *("status", "stop_reason", "protocol", "family", "state", "fault", "method", "route", "le", "reason"),
-        *("type", "outcome", "kind", "version", "python_version", "twisted_version"),
-    }
-
-
-def test_a_scrape_stays_small() -> None:
-    """A scrape has some hundred lines, however much there was to do."""
-    world = busy()
-    before = world.text()
-    for number in range(30):
-        trace_id = world.trace(TARGET.format(number), seconds=1)
-        world.service.get(f"/traces/{trace_id}")
-    assert len(before.splitlines()) == len(world.text().splitlines()) < 500
-    assert len(before) < 60_000
-
-
-def test_two_services(world: World) -> None:
-    """Two services in one process count for themselves."""
-    other = World()
-    world.trace()
-    assert other.value("probes_sent_total", family="ipv4") == 0
-    assert (world.value("probes_sent_total", family="ipv4") or 0) > 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Any:
-    """Start the real service with some settings; its base address. Everything is stopped at the end."""
-    processes = []
-
-    def start(**variables: str) -> str:
-        port = free_port()
-        environ = {"PATH": os.environ["PATH"], "TRACEROUTED_LISTEN": f"127.0.0.1:{port}", **variables}
-        command = [str(Path(sys.executable).parent / "tracerouted"), "serve"]
-        log = open(tmp_path / f"{port}.log", "wb")  # noqa: SIM115
-        processes.append(subprocess.Popen(command, env=environ, stdout=log, stderr=log))
-        log.close()
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
-            except OSError:
-                assert processes[-1].poll() is None, (tmp_path / f"{port}.log").read_text()
-                time.sleep(0.05)
-            else:
-                break
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-def test_the_daemon_serves_metrics(daemon: Any) -> None:
-    """The daemon's own scrape has the build, the process and the families; promtool finds nothing to say of it."""
-    text = urllib.request.urlopen(f"{daemon()}/metrics", timeout=10).read().decode()
-    names = {family.name for family in parse(text)}
-    assert {"tracerouted_build_info", "tracerouted_ready", "process_resident_memory_bytes"} <= names
-    if shutil.which("promtool"):
-        assert_promtool("check", "metrics", stdin=text)
-
-
-def test_metrics_can_be_withheld(daemon: Any) -> None:
-    """With TRACEROUTED_METRICS=false there is no /metrics."""
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"{daemon(TRACEROUTED_METRICS='false')}/metrics", timeout=10)
-
-
-def test_a_file_of_as_numbers_that_cannot_be_used() -> None:
-    """A missing file of AS numbers ends the start with one line that names the setting and the reason."""
-    command = [str(Path(sys.executable).parent / "tracerouted"), "serve", "--asn-mmdb", "/nonexistent.mmdb"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert 1 == ended.returncode
-    (line,) = map(json.loads, ended.stderr.splitlines())
-    assert "TRACEROUTED_ASN_MMDB='/nonexistent.mmdb': No such file or directory" in line["message"]
-
-
-def test_asking_for_asn_is_the_default_where_there_is_a_source(daemon: Any) -> None:
-    """With a source of AS numbers, a request that does not say asks for them; without one it does not."""
-    for variables, expected in (({"TRACEROUTED_ASN_DNS": "true"}, True), ({}, False)):
-        base = daemon(TRACEROUTED_ALLOW_TARGETS="127.0.0.0/8", TRACEROUTED_DNS_SERVERS="127.0.0.1:9", **variables)
-        body = b'{"target": "127.0.0.1", "resolve_names": false}'
-        request = urllib.request.Request(f"{base}/traces", body, {"Content-Type": "application/json"})
-        for _ in range(100):
-            try:
-                trace = json.load(urllib.request.urlopen(request, timeout=10))
-                break
-            except urllib.error.HTTPError as refused:
-                if json.load(refused)["type"] != "/problems/not-ready":
-                    raise
-                time.sleep(0.1)
-        else:
-            pytest.skip("mtr-packet is not able to trace here")
-        assert expected is trace["request"]["lookup_asn"]
-
-
-# --- promtool, the rules, the dashboard, the document ------------------------------------------------------------
-
-
-def assert_promtool(*arguments: str, stdin: str | None = None) -> None:
-    ended = subprocess.run(["promtool", *arguments], input=stdin, capture_output=True, text=True, timeout=60)
-    assert (0, "") == (ended.returncode, ended.stderr), ended.stdout
-
-
-@needs_promtool
-def test_promtool_on_a_scrape() -> None:
-    """promtool has nothing to say of a scrape in which every metric has samples."""
-    assert_promtool("check", "metrics", stdin=busy().text())
-
-
-@needs_promtool
-def test_promtool_on_the_rules() -> None:
-    """The alert rules, the example configuration and the rules' own tests pass promtool."""
-    assert_promtool("check", "rules", str(RULES))
-    assert_promtool("check", "config", str(SCRAPE))
-    ended = subprocess.run(["promtool", "test", "rules", str(RULE_TESTS)], capture_output=True, text=True, timeout=60)
-    assert 0 == ended.returncode, ended.stdout + ended.stderr
-
-
-def rules() -> list[dict[str, Any]]:
-    return [rule for group in YAML(typ="safe").load(RULES.read_text())["groups"] for rule in group["rules"]]
-
-
-def test_every_alert_is_tested() -> None:
-    """Each alert has a test in which it fires and one in which it does not, and says what to do."""
-    cases = [
-        case for test in YAML(typ="safe").load(RULE_TESTS.read_text())["tests"] for case in test["alert_rule_test"]
-    ]
-    fires = {case["alertname"] for case in cases if case.get("exp_alerts")}
-    rests = {case["alertname"] for case in cases if not case.get("exp_alerts")}
-    alerts = {rule["alert"] for rule in rules()}
-    assert alerts == fires == rests
-    for rule in rules():
-        assert {"summary", "description"} == set(rule["annotations"])
-        assert rule["labels"]["severity"] in ("critical", "warning")
-
-
-def expressions() -> dict[str, str]:
-    """Every query of the dashboard's panels and variables, and of the rules."""
-    found = {rule["alert"]: rule["expr"] for rule in rules()}
-    dashboard = json.loads(DASHBOARD.read_text())
-    for panel in dashboard["panels"]:
-        for target in panel.get("targets", ()):
-            found[f"{panel['title']} {target['refId']}"] = target["expr"]
-    for variable in dashboard["templating"]["list"]:
-        if variable["type"] == "query":
-            found[variable["name"]] = variable["query"]["query"]
-    return found
-
-
-#: What Prometheus itself adds to every target.
-ADDED_NAMES, ADDED_LABELS = {"up"}, {"job", "instance"}
-
-
-def test_queries_ask_for_what_there_is() -> None:
-    """Every metric, and every label of it, in a rule or on the dashboard is in the exposition."""
-    there: dict[str, set[str]] = {}
-    for family in parse(busy().text()):
-        for sample in family.samples:
-            there.setdefault(sample.name, set()).update(sample.labels)
-    assert {"tracerouted_ready", "tracerouted_http_request_duration_seconds_bucket"} <= set(there)
-    asked = expressions()
-    assert len(asked) > 30
-    for where, expression in asked.items():
-        names = set(re.findall(r"\b(?:tracerouted|process)_\w+|\bup\b", expression)) - ADDED_NAMES
-        assert names <= set(there), where
-        for name, selector in re.findall(r"\b((?:tracerouted|process)_\w+)\{([^}]*)\}", expression):
-            labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", selector))
-            assert labels <= there[name] | ADDED_LABELS, where
-        grouped = {word for by in re.findall(r"\bby\s*\(([^)]*)\)", expression) for word in re.findall(r"\w+", by)}
-        assert grouped <= set().union(*(there[name] for name in names)) | ADDED_LABELS, where
-
-
-@needs_promtool
-def test_promtool_on_the_dashboard(tmp_path: Path) -> None:
-    """Every query of the dashboard is PromQL."""
-    filled = {
-        name: re.sub(r"\$__rate_interval|\$__interval", "5m", expression).replace("$", "x")
-        for name, expression in expressions().items()
-        if not expression.startswith("label_values(")
-    }
-    recorded = [
-        {"record": f"query:{number}", "expr": expression} for number, expression in enumerate(filled.values())
-    ]
-    path = tmp_path / "rules.json"  # JSON is YAML
-    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": recorded}]}))
-    assert_promtool("check", "rules", str(path))
-
-
-def test_the_dashboard_shows_everything() -> None:
-    """Every metric of the service is on the dashboard; panels have titles, ids of their own and do not overlap."""
-    dashboard = json.loads(DASHBOARD.read_text())
-    shown = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ()))
-    names = {family.name for family in parse(busy().text()) if family.name.startswith("tracerouted_")}
-    assert [] == sorted(name for name in names if name.removesuffix("_total") not in shown)
-    assert all(panel["title"] for panel in dashboard["panels"])
-    ids = [panel["id"] for panel in dashboard["panels"]]
-    assert len(ids) == len(set(ids))
-    taken: set[tuple[int, int]] = set()
-    for panel in dashboard["panels"]:
-        place = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert place["x"] + place["w"] <= 24
-        assert not cells & taken, panel["title"]
-        taken |= cells
-
-
-def test_the_document_lists_everything() -> None:
-    """docs/metrics.md names each metric of the service, with its labels, and no other."""
-    there = {}
-    for family in parse(busy().text()):
-        if family.name.startswith("tracerouted_"):
-            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-            name = family.name + ("_total" if family.type == "counter" else "")
-            there[name] = labels
-    rows = re.findall(r"^\| `(tracerouted_\w+)` \| ([^|]*) \|", DOCUMENT.read_text(), flags=re.M)
-    assert there == {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
-
-
-def test_asn_is_part_of_a_hop(world: World) -> None:
-    """An AS number that is found while a trace runs, or soon after, is part of its hop."""
-    world.tracer.asn_zones = None
-    world.engine._describer = Directory(asn=lambda address: succeed(Asn(64500, "EXAMPLE")))
-    trace = world.engine.get(world.trace(lookup_asn=True))
-    assert {Asn(64500, "EXAMPLE")} == {responder.asn for hop in trace.hops for responder in hop.responders}
