@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmdb_writer import MMDBWriter
+from netaddr import IPSet
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
@@ -157,15 +159,21 @@ def test_a_file_of_as_numbers_that_cannot_be_used() -> None:
     assert "TRACEROUTED_ASN_MMDB='/nonexistent.mmdb': No such file or directory" in line["message"]
 
 
-def test_asking_for_asn_is_the_default_where_there_is_a_source(daemon: Any) -> None:
-    """With a source of AS numbers, a request that does not say asks for them; without one it does not."""
-    for variables, expected in (({"TRACEROUTED_ASN_DNS": "true"}, True), ({}, False)):
-        base = daemon(TRACEROUTED_ALLOW_TARGETS="127.0.0.0/8", TRACEROUTED_DNS_SERVERS="127.0.0.1:9", **variables)
+def test_as_numbers_by_default_where_there_is_a_source(daemon: Any, tmp_path: Path) -> None:
+    """With a source of AS numbers, a request that does not say has them in its hops; without one it asks for none."""
+    writer = MMDBWriter(4, "GeoLite2-ASN")
+    loopback = {"autonomous_system_number": 64500, "autonomous_system_organization": "LOOPBACK"}
+    writer.insert_network(IPSet(["127.0.0.0/8"]), loopback)
+    writer.to_db_file(str(tmp_path / "asn.mmdb"))
+    found = {"number": 64500, "name": "LOOPBACK"}
+    for variables, asked, asn in (({"TRACEROUTED_ASN_MMDB": f"{tmp_path}/asn.mmdb"}, True, found), ({}, False, None)):
+        base = daemon(TRACEROUTED_ALLOW_TARGETS="127.0.0.0/8", **variables)
         body = b'{"target": "127.0.0.1", "resolve_names": false}'
-        request = urllib.request.Request(f"{base}/traces", body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "Prefer": "wait=10"}
         for _ in range(100):
             try:
-                trace = json.load(urllib.request.urlopen(request, timeout=10))
+                request = urllib.request.Request(f"{base}/traces", body, headers)
+                trace = json.load(urllib.request.urlopen(request, timeout=30))
                 break
             except urllib.error.HTTPError as refused:
                 if json.load(refused)["type"] != "/problems/not-ready":
@@ -173,4 +181,5 @@ def test_asking_for_asn_is_the_default_where_there_is_a_source(daemon: Any) -> N
                 time.sleep(0.1)
         else:
             pytest.skip("mtr-packet is not able to trace here")
-        assert expected is trace["request"]["lookup_asn"]
+        assert asked is trace["request"]["lookup_asn"]
+        assert [[asn]] == [[responder["asn"] for responder in hop["responders"]] for hop in trace["hops"]]

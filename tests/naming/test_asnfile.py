@@ -75,7 +75,6 @@ def test_both_families(path, clock):
     assert found(source, "198.51.100.1") is None
     assert found(source, "2606:4700::1") is None
     assert 0 == source.errors
-    source.close()
 
 
 def test_ipv4_only(path, clock, errors):

@@ -118,10 +118,6 @@ class AsnFile:
                 self._log.error("{path}: a record cannot be read: {error}", path=self._path, error=str(error))
             return succeed(None)
 
-    def close(self) -> None:
-        """Let go of the file; nothing may be asked any more."""
-        self._reader.close()
-
     def _use(self, reader: Any) -> None:
         self._reader = reader
         self._only_ipv4 = reader.metadata().ip_version == 4
