@@ -21,7 +21,8 @@ def daemon(ground: Ground, client: Subject, **settings: Any) -> Iterator[int]:
     """A running daemon, ready to trace; its process id. `settings` are fields of `tracerouted.settings.Settings`."""
     variables = {f"TRACEROUTED_{name.upper()}": str(value) for name, value in settings.items()}
     process = ground.popen(
-        [sys.executable, "-m", "tracerouted", "serve"],
+        # It goes when the benchmark does, however that ends (setpriv(1)).
+        ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "tracerouted", "serve"],
         env={**os.environ, **variables, "TRACEROUTED_LOG_LEVEL": "error"},
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
