@@ -54,3 +54,11 @@ def test_a_key_is_asked_for(open_page: Callable[..., Any], service: str) -> None
     page.wait_for_selector(".opblock")
     assert not page.is_visible("form")
     assert [None, "Bearer wrong", "Bearer right"] == asked
+
+
+def test_a_contract_that_does_not_come(open_page: Callable[..., Any], service: str) -> None:
+    """When the contract cannot be had the page says so."""
+    page = open_page(service)
+    page.route("**/openapi.json", lambda route: route.fulfill(status=503, body="{}"))
+    page.goto(f"{service}docs")
+    page.wait_for_function("document.querySelector('#contract').textContent.includes('could not be loaded')")

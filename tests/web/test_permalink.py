@@ -13,10 +13,8 @@ from netsim import Lab
 from web.daemon import daemon
 from web.looking import ended, rows, sent, start, trace, trace_id
 
-SLOW = {"probes": 30, "interval_ms": 100}
 
-
-def running(page: Any, lab: Lab, probes: int = 30) -> str:
+def running(page: Any, lab: Lab, probes: int = 60) -> str:
     """Start a trace of some seconds; its permalink once hops are shown."""
     start(page, lab.address("plain", "ipv4"), probes=probes, interval_ms=100)
     page.wait_for_selector(".hops .responder")
@@ -32,8 +30,8 @@ def test_running(open_page: Any, service: str, lab: Lab) -> None:
     assert "live" == second.get_attribute(".verdict", "data-tone")
     before = sum(map(int, filter(None, sent(second))))
     assert ended(first) == ended(second)
-    assert 0 < before < 11 * 30
-    assert ["30"] * 11 == sent(first) == sent(second)
+    assert 0 < before < 11 * 60
+    assert ["60"] * 11 == sent(first) == sent(second)
     assert rows(first) == rows(second)
     assert "100" == second.input_value("#interval_ms"), "the form has the same request"
 

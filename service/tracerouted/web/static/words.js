@@ -75,7 +75,7 @@ export function verdict(trace) {
       return {
         tone: "bad",
         title: last ? `Silent beyond hop ${last.ttl}` : "Silent from the first hop",
-        text: `${beyond} Nothing answered from further on: the target may be down, or a filter drops these probes.`,
+        text: `${last ? `The last to answer was ${who(last.responders[0])}.` : beyond} The target may be down, or a filter drops these probes.`,
       };
     case "loop":
       return { tone: "bad", title: "Routing loop", text: looping(answering) };
