@@ -123,6 +123,12 @@ def test_plain_options(service: Service) -> None:
     )
 
 
+def test_only_options_is_a_preflight(service: Service) -> None:
+    """A request of another method is what it is, even with a preflight's fields."""
+    assert {"traces": [], "next_cursor": None} == service.get("/traces", **{"Origin": HERE, **PREFLIGHT}).json
+    assert 202 == service.post(BODY, **{"Origin": HERE, **PREFLIGHT}).status
+
+
 def test_anywhere(anywhere: Service) -> None:
     """With * every page may read and create, with one answer for all of them."""
     for origin in ("https://other.example", "null"):
@@ -197,6 +203,19 @@ def test_its_own_page_behind_a_proxy(closed: Service) -> None:
     assert 202 == closed.post(BODY, Sec_Fetch_Site="same-origin", **given).status
     for foreign in ("same-site", "cross-site", "none"):
         assert 403 == closed.post(BODY, Sec_Fetch_Site=foreign, **given).status
+
+
+@pytest.mark.parametrize("origin", [b"null", b"http://", b"x", b""])
+def test_no_host_is_nobodys(closed: Service, origin: bytes) -> None:
+    """A request of HTTP/1.0, which may name no host, is of no page of this service."""
+    connection = closed.connect()
+    connection.send(
+        b"POST /traces HTTP/1.0\r\nOrigin: %b\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"
+        % origin
+        + b'{"target":"a"}'
+    )
+    assert b" 403 " in connection.received.split(b"\r\n")[0]
+    assert [] == closed.engine.submitted
 
 
 def test_no_page_at_all(closed: Service) -> None:

@@ -261,6 +261,26 @@ def test_a_change_counts_within_a_second(service: Service, file: Path) -> None:
     assert 200 == service.get("/traces", **bear(ALICE)).status
 
 
+def test_a_change_of_the_same_size_counts(service: Service, file: Path) -> None:
+    """A digest changed in place is found by the file's time."""
+    rewrite(file, line("alice", ALICE) + line("bob", "new"))
+    service.clock.advance(1)
+    assert (401, 200) == tuple(service.get("/traces", **bear(key)).status for key in (BOB, "new"))
+
+
+def test_the_file_is_looked_at_once_a_second(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many requests come, the file system is asked once a second."""
+    clock = Clock()
+    ring = KeyRing(file, clock)
+    looks: list[Path] = []
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path: looks.append(path) or stat(path))
+    for _ in range(100):
+        clock.advance(0.125)
+        ring.owner(f"Bearer {ALICE}".encode())
+    assert 12 == len(looks)
+
+
 def test_a_file_put_in_its_place_counts(service: Service, file: Path) -> None:
     """A file moved over the old one counts even where time and size are the same."""
     status = file.stat()

@@ -54,6 +54,21 @@ def test_exact(service: Service) -> None:
     assert 7 == len(service.engine.submitted)
 
 
+@pytest.mark.parametrize("per_minute", [1, 3, 7, 20, 60, 600])
+@pytest.mark.parametrize("start", [0.0, 0.1, 1 / 3, 1e6 + 0.7])
+def test_exact_at_any_time(per_minute: int, start: float) -> None:
+    """Rounding neither lengthens a wait nor keeps a bucket from being full, whenever it began."""
+    clock = Clock()
+    clock.advance(start)
+    quota = Quota(per_minute, clock)
+    for _ in range(per_minute):
+        quota.spend("a")
+    assert (0, -(-60 // per_minute)) == quota.left("a")
+    for _ in range(per_minute):
+        clock.advance(60 / per_minute)
+    assert (per_minute, 0) == quota.left("a")
+
+
 def test_told(service: Service) -> None:
     """Every answer to a POST tells the policy, what is left, and when one more comes."""
     told = [service.post(BODY) for _ in range(4)]
@@ -199,3 +214,11 @@ def test_the_table_is_bounded() -> None:
         quota.spend(f"new {n}")
         assert quota.clients <= 10
     assert quota.refusal("greedy") is not None
+
+
+def test_a_full_table_serves_those_in_it() -> None:
+    """Only a client that is new makes others forgotten."""
+    quota = Quota(3, Clock(), most=10)
+    for n in [*range(10), *range(10)]:
+        quota.spend(f"client {n}")
+    assert 10 == quota.clients

@@ -23,8 +23,8 @@ def client_of(peer: str, forwarded_for: bytes | None, trusted: tuple[IPNetwork, 
     they count only from a peer within `trusted`. What cannot be read ends the search: the client is then whoever
     handed it on.
     """
-    client = _plain(ip_address(peer.partition("%")[0]))
-    if forwarded_for is not None and trusted:
+    client = _plain(ip_address(peer))
+    if forwarded_for is not None:
         hops = forwarded_for.decode("latin-1").split(",")
         while hops and any(client in network for network in trusted):
             hop = parse_hop(hops.pop())

@@ -92,8 +92,8 @@ def _is_own(request: EdgeRequest, origin: bytes) -> bool:
     # A browser's own word, which no page can write (Fetch Metadata), stands where a proxy replaced Host.
     if request.header(b"Sec-Fetch-Site") == b"same-origin":
         return True
-    scheme, separator, authority = origin.partition(b"://")
-    if not separator:
+    scheme, _, authority = origin.partition(b"://")
+    if not authority:
         return False
     # The scheme on the client's side of a proxy is not known here: Host is read as if it were the origin's.
     host = request.header(b"Host") or b""
