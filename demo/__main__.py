@@ -191,6 +191,7 @@ async def ready() -> None:
 def welcome(url: str, lab: Lab) -> str:
     """What a newcomer should know."""
     targets = [(target, scenario) for scenario in lab.scenarios for target in scenario.targets if target.summary]
+    parallel = {"target": "parallel.demo.test", "family": "ipv4", "protocol": "udp", "flows": 32, "probes": 1}
     lines = [
         f"tracerouted is at {url} and traces a simulated internet. Open it, and trace one of these:",
         "",
@@ -199,7 +200,7 @@ def welcome(url: str, lab: Lab) -> str:
         "Without a browser: hops as they are found; the parallel paths; a JSON document when it is done.",
         "",
         f"    {curl(url, {'target': 'long.demo.test'}, 'Accept: text/plain')}",
-        f"    {curl(url, {'target': 'parallel.demo.test', 'family': 'ipv4', 'protocol': 'udp', 'flows': 32})}",
+        f"    {curl(url, parallel)}",
         f"    {curl(url, {'target': 'mpls.demo.test'})}",
         "",
         "No packet leaves this machine; these names, addresses and networks exist only here. Ctrl-C stops it.",
