@@ -231,6 +231,37 @@ BODIES = st.fixed_dictionaries(
 @given(BODIES)
 def test_what_is_a_request(body: dict[str, Any]) -> None:
     """The schema takes what the decoder takes, but for two rules no schema can have, which it tells in words."""
+    agree(body)
+
+
+def edges() -> Iterator[dict[str, Any]]:
+    """Requests at the limits of fields that depend on others."""
+    for protocol in ({}, *({"protocol": str(each)} for each in Protocol)):
+        for port in (None, 1, 32999, 33000, 65535, 65536):
+            yield {"target": "example.net", "port": port, **protocol}
+        for source_port in (None, 1023, 1024, 32999, 33000):
+            yield {"target": "example.net", "source_port": source_port, **protocol}
+        for flows in (1, 2, 64, 65):
+            yield {"target": "example.net", "flows": flows, **protocol}
+            yield {"target": "example.net", "flows": flows, "source_port": 32990, **protocol}
+    for target in ("example.net", "192.0.2.1", "2001:db8::1", "[2001:db8::1]"):
+        for family in ({}, {"family": "any"}, {"family": "ipv4"}, {"family": "ipv6"}):
+            yield {"target": target, **family}
+            for size in (27, 28, 47, 48, 1500, 1501):
+                yield {"target": target, "size": size, **family}
+    for first_ttl in (1, 30, 31, 64):
+        yield {"target": "example.net", "first_ttl": first_ttl}
+        yield {"target": "example.net", "first_ttl": first_ttl, "max_ttl": 31}
+
+
+def test_what_is_a_request_at_the_edges() -> None:
+    """The schema and the decoder agree at every limit that depends on another field."""
+    for body in edges():
+        agree(body)
+
+
+def agree(body: dict[str, Any]) -> None:
+    """Raise unless schema and decoder are of one mind about a request."""
     try:
         check(component("TraceRequest"), body)
         valid = True

@@ -12,6 +12,9 @@ async function open(key) {
     form.hidden = false;
     return;
   }
+  if (!answer.ok) {
+    throw new Error(`openapi.json: ${answer.status}`);
+  }
   const spec = await answer.json();
   form.hidden = true;
   const ui = SwaggerUIBundle({
@@ -23,8 +26,14 @@ async function open(key) {
   });
 }
 
+function show(key) {
+  open(key).catch((error) => {
+    document.querySelector("#contract").textContent = `The contract could not be loaded: ${error.message}`;
+  });
+}
+
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  open(form.elements.key.value.trim());
+  show(form.elements.key.value.trim());
 });
-open();
+show();
