@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.names import dns
@@ -30,6 +33,10 @@ def test_durations() -> None:
         durations.add(seconds)
     assert [(0.1, 2), (1.0, 4), (float("inf"), 5)] == list(durations.cumulative())
     assert 8.250001 == pytest.approx(durations.total_s)
+    other = Durations((0.1, 1.0))
+    other.add(0.5)
+    assert [(0.1, 2), (1.0, 5), (float("inf"), 6)] == list((durations + other).cumulative())
+    assert 8.750001 == pytest.approx((durations + other).total_s)
 
 
 # --- traces and probes ----------------------------------------------------------------------------------------------
@@ -252,6 +259,22 @@ def test_streams() -> None:
     reader.leave()
     assert 0 == world.value("streams_open")
     assert 1 == sum(v for name, v in world.samples().items() if "streams_dropped_total" in name)
+
+
+def test_streams_far_behind() -> None:
+    """A stream dropped because too much is unread is counted as that."""
+    world = World(stream_behind_bytes=1)
+    looked_up: Deferred[Any] = Deferred()
+    world.look_up = lambda host, family: looked_up
+    trace_id = world.engine.submit(TraceRequest(target="example.net")).id
+    reader = world.service.connect()
+    reader.request("GET", f"/traces/{trace_id}/events")
+    world.net.run(0.1)
+    reader.transport.producer.pauseProducing()
+    looked_up.callback((ip_address(TARGET.format(1)),))
+    world.net.run(0.1)
+    assert reader.transport.aborted
+    assert 1 == world.value("streams_dropped_total", reason="behind")
 
 
 def test_connections(world: World) -> None:

@@ -198,6 +198,7 @@ class ZonesTests(SynchronousTestCase):
     def test_nobody_announces_it(self):
         """An address without an origin is None, and stays so for a while without being asked about again."""
         assert self.found("203.0.115.1") is None
+        self.network.run(asn.NO_ORIGIN_TTL_S - 1)
         assert self.successResultOf(self.zones.asn("203.0.115.1")) is None
         assert 1 == len(self.zone.asked)
 

@@ -162,7 +162,7 @@ class EdgeChannel(HTTPChannel):
                 parts += (name, b": ", value, b"\r\n")
         parts.append(b"\r\n")
         self.transport.writeSequence(parts)
-        request = self.requests[0] if self.requests and not self._refused else None
+        request = self.requests[0] if self.requests else None
         self.site.tally.answered(request, code, self.site.clock.seconds())
 
     def _respondToBadRequestAndDisconnect(self) -> None:
