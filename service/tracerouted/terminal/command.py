@@ -143,9 +143,10 @@ class Run:
                 view.left(board, "Interrupted.")
             await _cancelled(source, created.id, reactor)
             raise
-        except ClientError:
-            view.left(board, "The service was lost.")
-            raise
+        except ClientError as wrong:
+            view.left(board, "The service, or the trace there, was lost.")
+            self._complain(str(wrong))
+            return Exit.UNREACHABLE
         trace = board.trace
         if trace is None:  # forgotten by the service meanwhile
             raise ClientError("the trace's end is missing")

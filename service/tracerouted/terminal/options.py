@@ -89,7 +89,7 @@ def _option(attribute: Attribute[Any], hint: Any) -> Callable[[Command], Command
             metavar="N",
             help=MEANINGS[name] + default,
         )
-    choices = [*(["any"] if type(None) in kinds else []), *words]
+    choices = [*(["any"] if type(None) in kinds else []), *(word.value for word in words)]
     choose = click.option(
         *letters,
         option(name),
