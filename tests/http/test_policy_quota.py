@@ -54,8 +54,8 @@ def test_exact(service: Service) -> None:
     assert 7 == len(service.engine.submitted)
 
 
-@pytest.mark.parametrize("per_minute", [1, 3, 7, 20, 60, 600])
-@pytest.mark.parametrize("start", [0.0, 0.1, 1 / 3, 1e6 + 0.7])
+@pytest.mark.parametrize("per_minute", [1, 3, 7, 11, 20, 60, 600])
+@pytest.mark.parametrize("start", [0.0, 0.1, 1 / 3, 12345.6789, 1e6 + 0.7])
 def test_exact_at_any_time(per_minute: int, start: float) -> None:
     """Rounding neither lengthens a wait nor keeps a bucket from being full, whenever it began."""
     clock = Clock()
@@ -64,9 +64,20 @@ def test_exact_at_any_time(per_minute: int, start: float) -> None:
     for _ in range(per_minute):
         quota.spend("a")
     assert (0, -(-60 // per_minute)) == quota.left("a")
-    for _ in range(per_minute):
-        clock.advance(60 / per_minute)
+    clock.advance(60)
     assert (per_minute, 0) == quota.left("a")
+
+
+@pytest.mark.parametrize("start", [n / 7 for n in range(50)])
+def test_a_whole_wait_is_told_whole(start: float) -> None:
+    """One second before the next creation the wait is 1 s, whatever rounding makes of it."""
+    clock = Clock()
+    clock.advance(start)
+    quota = Quota(3, clock)
+    for _ in range(3):
+        quota.spend("a")
+    clock.advance(19)
+    assert (0, 1) == quota.left("a")
 
 
 def test_told(service: Service) -> None:
