@@ -28,7 +28,7 @@ GENEROUS = {
     # Addresses drawn at random lie anywhere.
     "ALLOW_TARGETS": "0.0.0.0/0 ::/0",
 }
-MOST_S = 40
+MOST_S = 30
 
 
 @contextmanager

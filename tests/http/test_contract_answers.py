@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from contract_checks import CONTRACT, check, parsed, resolved
+from fake_engine import probe_of
 from fake_http import Answer, Service, finished_trace, json_body
 from tracerouted import model
 from tracerouted.http import Policy, contract, problems
@@ -81,6 +82,22 @@ def renamed(answer: Answer) -> Answer:
         {name: value.replace("trace001", long) for name, value in answer.headers.items()},
         answer.body.replace(b"trace001", long.encode()),
     )
+
+
+@pytest.mark.parametrize("media_type", ["text/event-stream", "text/plain"])
+def test_answers_that_stream(service: Service, media_type: str) -> None:
+    """A trace told while it runs is answered as the contract says."""
+    connection = service.connect()
+    headers, body = json_body({**REQUEST, "probes": 1}, {"Accept": media_type})
+    connection.request("POST", "/traces", headers, body)
+    service.engine.start("trace001")
+    service.engine.probe("trace001", 1, probe_of("192.0.2.9", 512))
+    service.engine.finish("trace001")
+    service.clock.advance(1)
+    answer = connection.answer("POST")
+    assert (200, media_type) == (answer.status, answer.headers["content-type"].split(";")[0])
+    assert b"192.0.2.9" in answer.body
+    keep(renamed(answer), "/traces", "POST")
 
 
 def test_answers_with_a_quota(make_service: Callable[..., Service]) -> None:
