@@ -13,8 +13,8 @@ from attrs import Factory, define
 
 from tracerouted.jobs.fold import Fold
 from tracerouted.model import Fact, Reply, ReplyKind, Status, StatusChanged, StopReason, Trace, TraceRequest
-from tracerouted.probing.flow import InFlight
 from tracerouted.probing.agenda import NEVER
+from tracerouted.probing.flow import InFlight
 from tracerouted.probing.trace import TraceMachine
 
 TARGET = "192.0.2.200"
@@ -81,7 +81,6 @@ class Drive:
             source_port=20_000 if self.request.protocol == "udp" else None,
             expected_length=self.expected_length,
             short_wait=self.impatience or NEVER,
-            patience_costs=self.impatience is not None,
         )
         arriving: list[tuple[float, int, InFlight, Reply]] = []
         met: dict[tuple[int, int], int] = {}

@@ -6,7 +6,6 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from attrs import evolve
 from twisted.internet.task import Clock
 
 from fake_prober import FakeProber, pump, straight
@@ -56,11 +55,8 @@ class World:
             request, address, facts.append, now=now, deadline=now + request.deadline_ms / 1000, short_wait=1
         )
         kind = ProbeKind(request.protocol, address, "192.0.2.1", request.filled_port, 64, 0, 2)
-        ordinary = evolve(kind, timeout_s=1)
         self.machines[address] = machine
-        self.runs[address] = self.scheduler.start(
-            machine, ordinary, kind, Family.IPV4, lambda: self.ended.append(address)
-        )
+        self.runs[address] = self.scheduler.start(machine, kind, Family.IPV4, lambda: self.ended.append(address))
         return address
 
     def outcomes(self, address: str) -> list[Outcome]:
@@ -135,12 +131,21 @@ def test_overtaken_probes_are_no_longer_young() -> None:
 
 
 def test_when_slots_are_scarce_probes_are_ordinary() -> None:
-    """With more than half of the slots taken the prober waits for probes only as long as it must."""
-    world = World(lambda *args: None, slots=10)
+    """With more than an eighth of the slots taken the prober waits for probes only as long as it must."""
+    world = World(lambda *args: None, slots=40)
     world.trace(timeout_ms=2000, max_ttl=8)
     pump(world.clock, 4)
     waits = [kind.timeout_s for _, kind, _, _ in world.prober.sent]
     assert [2] * 6 + [1] * 2 == waits
+
+
+def test_older_traces_get_on_first() -> None:
+    """Many traces at once are traced one after the other rather than all in step: the first end early."""
+    world = World(straight(8, 0.005), {"young": 20})
+    names = [world.trace(number) for number in range(60)]
+    pump(world.clock, 0.12)
+    assert 1 <= len(world.ended) < 60
+    assert set(world.ended) <= set(names[:40])
 
 
 def test_socket_probes_have_their_own_budgets() -> None:

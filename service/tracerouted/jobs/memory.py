@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from math import ceil
 from zlib import crc32
 
-from attrs import Factory, define, evolve, field, frozen
+from attrs import Factory, define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -42,8 +42,9 @@ from ..naming.describer import Describer, Description
 from ..naming.errors import LookUpFailed
 from ..naming.hostname import parse_target
 from ..naming.policy import TargetPolicy, prefix_of
+from ..probing.lanes import Run
 from ..probing.prober import ProbeKind, Prober
-from ..probing.scheduler import SOCKET_PROTOCOLS, Run, Scheduler
+from ..probing.scheduler import Scheduler
 from ..probing.trace import TraceMachine
 from .admission import Admission
 from .engine import Busy, NotReady, Page, Readiness, TargetNotAllowed, UnknownTrace, Unsupported
@@ -60,9 +61,6 @@ LENGTH_TTL_S = 600.0
 NOT_READY_RETRY_S = 5
 #: What a kept trace weighs beside its packed facts (job, journal and request objects, table entries).
 KEPT_OVERHEAD_BYTES = 1000
-#: What the prober waits for a probe that is not patient. A patient TCP or SCTP probe, one socket each, is sent again
-#: by the kernel after that long (RFC 6298); a patient probe of another protocol only holds its slot for longer.
-SHORT_TIMEOUT_S = 1
 _LEAST_SOURCE_PORT, _MOST_SOURCE_PORT = 10_000, 32_767
 
 
@@ -298,10 +296,8 @@ class MemoryEngine:
             wall_offset=wall - now,
             source_port=self._source_port(job) if request.protocol is Protocol.UDP else None,
             expected_length=self._lengths.get(job.prefix or "", now, None),
-            short_wait=SHORT_TIMEOUT_S,
-            patience_costs=request.protocol in SOCKET_PROTOCOLS,
         )
-        patient = ProbeKind(
+        kind = ProbeKind(
             request.protocol,
             target.address,
             source,
@@ -310,10 +306,7 @@ class MemoryEngine:
             request.tos,
             ceil(request.timeout_ms / 1000),
         )
-        ordinary = evolve(patient, timeout_s=SHORT_TIMEOUT_S)
-        job.run = self._scheduler.start(
-            job.machine, ordinary, patient, target.family, lambda: self._machine_ended(job)
-        )
+        job.run = self._scheduler.start(job.machine, kind, target.family, lambda: self._machine_ended(job))
 
     @staticmethod
     def _source_port(job: _Job) -> int:

@@ -192,6 +192,11 @@ class Agenda:
             return flow.limit
         return 0 if end.firm or end.reason is StopReason.LOOP else min(self._max_ttl, end.ttl + 1)
 
+    @property
+    def in_first_pass(self) -> bool:
+        """Whether TTLs are still to be asked for the first time."""
+        return any(not flow.done and flow.asked < self.reach(flow) for flow in self._flows)
+
     def stalls_at(self, flow: Flow) -> float:
         """When a first pass that has come to its limit without an end may go on; `NEVER` if it may not."""
         if flow.done or flow.end is not None or self._stall_limit(flow) <= flow.limit:

@@ -11,6 +11,13 @@ from attrs import frozen
 
 from ..model import Capabilities, Family, Protocol, Reply
 
+#: Each probe of these is a socket.
+SOCKET_PROTOCOLS = (Protocol.TCP, Protocol.SCTP)
+
+#: What a prober waits for a probe that need not be waited for as long as the request says, in whole seconds. A TCP
+#: or SCTP probe is sent again by the kernel after that long (RFC 6298); one of another protocol holds its slot.
+SHORT_WAIT_S = 1
+
 
 @frozen
 class ProbeKind:

@@ -1,17 +1,8 @@
 """Shares the probers between all running traces: fairly, within their budgets, without inventing loss.
 
-One lane per address family. A trace with something to send waits in its lane's queue and sends one probe per turn
-of that queue (deficit round-robin with a quantum of one probe), so a trace of a thousand probes cannot starve a trace
-of ten. A trace with nothing to send sleeps in one heap of wake-up times behind one timer. An answer touches its own
+A trace with something to send waits in its family's lane (see `lanes` for turns and budgets) and sends one probe per
+turn. A trace with nothing to send sleeps in one heap of wake-up times behind one timer. An answer touches its own
 trace only.
-
-Budgets of a lane:
-
-* slots: probes in flight, bounded by what mtr-packet takes; a silent probe holds its slot for whole seconds;
-* young probes: sent within the last 200 ms, unanswered, and not overtaken by the answer of a later TTL of their
-  trace; bounded by the replies its raw socket's buffer can hold, because replies beyond that are dropped unseen and
-  would look like loss;
-* the same two for protocols that cost a socket per probe (TCP, SCTP), much smaller.
 
 Across lanes: probes per second overall, and per target address. A prober that says it is exhausted shrinks its slots,
 and the probe goes out again: back-pressure is never loss.
@@ -19,29 +10,24 @@ and the probe goes out again: back-pressure is never loss.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 
-from attrs import Factory, define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ..model import Family, Protocol, Reply, ReplyKind, RetryReason
+from ..model import Family, Reply, ReplyKind, RetryReason
 from .agenda import NEVER
 from .buckets import TokenBucket
-from .flow import InFlight
-from .prober import ProbeKind, Prober
+from .lanes import LEAST_SLOTS, MOST_SLOTS, SLOTS_REGAIN_S, YOUNG_S, Budget, Lane, Run, Sent
+from .prober import SHORT_WAIT_S, SOCKET_PROTOCOLS, ProbeKind, Prober
 from .trace import TraceMachine
 
-YOUNG_S = 0.2
 PROBES_PER_TURN = 8
 EXHAUSTED_PAUSE_S = 0.02
-SLOTS_REGAIN_S = 1.0
 SWEEP_S = 0.25
+CROWDED = 1 / 8  # share of the slots beyond which probes hold theirs as briefly as may be
 LEAST_SLEEP_S = 0.0005  # of a trace that had nothing to send after all
-LEAST_SLOTS = 16
-MOST_SLOTS = 10_000  # until the prober has said how many it has
-SOCKET_PROTOCOLS = (Protocol.TCP, Protocol.SCTP)
 
 
 @frozen(kw_only=True)
@@ -58,117 +44,12 @@ class ProbeLimits:
 
 
 @define(eq=False)
-class Run:
-    """A running trace's place in the scheduler. `ended` is called once, with the machine finished."""
-
-    machine: TraceMachine
-    lane: _Lane
-    prepared: object
-    patient: object
-    target: str
-    bucket: TokenBucket
-    by_socket: bool
-    ended: Callable[[], None]
-    #: the young probes, in the order they were sent (answered and grown-up ones leave late)
-    young: deque[_Sent] = Factory(deque)
-    wake: float = NEVER
-    queued: bool = False
-    touched: bool = False
-
-
-@define(eq=False)
-class _Budget:
-    """Probes in flight of one kind, and how many of them are young."""
-
-    young_limit: int
-    slot_limit: int
-    in_flight: int = 0
-    young: int = 0
-
-    def room(self) -> bool:
-        return self.in_flight < self.slot_limit and self.young < self.young_limit
-
-
-@define(eq=False)
-class _Sent:
-    """What is handed to the prober with a probe, and comes back with its answer."""
-
-    run: Run
-    probe: InFlight
-    at: float
-    young: bool = True
-
-
-@define(eq=False)
-class _Lane:
-    """One address family: its prober, its queues of traces with something to send, its budgets."""
-
-    prober: Prober
-    all: _Budget
-    sockets: _Budget
-    queue: deque[Run] = Factory(deque)
-    socket_queue: deque[Run] = Factory(deque)
-    aging: deque[_Sent] = Factory(deque)
-    touched: list[Run] = Factory(list)
-    wanting_proof: set[Run] = Factory(set)
-    died: bool = False
-    sockets_turn: bool = False
-    proven: float = 0.0
-    paused_until: float = 0.0
-    regain_at: float = NEVER
-    sweep_at: float = 0.0
-    sent: int = 0
-
-    def next_run(self) -> Run | None:
-        """Whose turn it is to send: the two kinds in turn, so that neither waits for the other's budget."""
-        if self.socket_queue and self.sockets.room() and (self.sockets_turn or not self.queue):
-            self.sockets_turn = False
-            return self.socket_queue.popleft()
-        self.sockets_turn = True
-        return self.queue.popleft() if self.queue else None
-
-    def grow_old(self, now: float) -> None:
-        """Probes leave the young ones after `YOUNG_S`."""
-        aging = self.aging
-        while aging and (not aging[0].young or aging[0].at + YOUNG_S <= now):
-            self.grown(aging.popleft())
-
-    def grown(self, sent: _Sent) -> None:
-        """A probe is no longer young."""
-        if sent.young:
-            sent.young = False
-            self.all.young -= 1
-            if sent.run.by_socket:
-                self.sockets.young -= 1
-
-    def overtake(self, sent: _Sent) -> None:
-        """A later TTL's answer is in: those sent before it to lower TTLs are likely silent, and no longer young."""
-        young = sent.run.young
-        while young and young[0].at <= sent.at and (not young[0].young or young[0].probe.ttl < sent.probe.ttl):
-            self.grown(young.popleft())
-
-    def regain(self, now: float) -> None:
-        """Slots lost to exhaustion come back, doubling every `SLOTS_REGAIN_S`."""
-        capabilities = self.prober.capabilities
-        most = capabilities.slots if capabilities else LEAST_SLOTS
-        while self.all.slot_limit < most and now >= self.regain_at:
-            self.all.slot_limit *= 2
-            self.regain_at += SLOTS_REGAIN_S
-        self.all.slot_limit = min(self.all.slot_limit, most)
-
-    def requeue(self, run: Run) -> None:
-        """A trace waits for its turn to send."""
-        run.queued = True
-        (self.socket_queue if run.by_socket else self.queue).append(run)
-
-
-@define(eq=False)
 class Scheduler:
     """Runs trace machines on probers. It is the probers' `Listener`."""
 
     _clock: IReactorTime
     _limits: ProbeLimits
-    _lanes: dict[Family, _Lane] = field(init=False, factory=dict)
+    _lanes: dict[Family, Lane] = field(init=False, factory=dict)
     _runs: set[Run] = field(init=False, factory=set)
     _wakes: list[tuple[float, int, Run]] = field(init=False, factory=list)
     _order: int = field(init=False, default=0)
@@ -183,8 +64,8 @@ class Scheduler:
     def add_prober(self, prober: Prober) -> None:
         """Let traces of this prober's family run on it."""
         limits = self._limits
-        self._lanes[prober.family] = _Lane(
-            prober, _Budget(limits.young, MOST_SLOTS), _Budget(limits.socket_young, limits.socket_slots)
+        self._lanes[prober.family] = Lane(
+            prober, Budget(limits.young, MOST_SLOTS), Budget(limits.socket_young, limits.socket_slots)
         )
 
     @property
@@ -210,28 +91,29 @@ class Scheduler:
     def start(
         self,
         machine: TraceMachine,
-        ordinary: ProbeKind,
-        patient: ProbeKind,
+        kind: ProbeKind,
         family: Family,
         ended: Callable[[], None],
     ) -> Run:
         """Run a machine until it is finished; `ended` is called then, never from inside this call.
 
-        The two kinds differ in how long the prober waits for the machine's ordinary and its patient probes.
+        `kind` is that of its patient probes; its ordinary ones differ in how long the prober waits for them.
         """
         lane = self._lanes[family]
-        bucket, users = self._targets.get(ordinary.address, (None, 0))
+        bucket, users = self._targets.get(kind.address, (None, 0))
         if bucket is None:
             bucket = TokenBucket(self._limits.target_probes_per_second, self._limits.target_probes_burst)
-        self._targets[ordinary.address] = (bucket, users + 1)
+        self._targets[kind.address] = (bucket, users + 1)
+        self._order += 1
         run = Run(
+            self._order,
             machine,
             lane,
-            lane.prober.prepare(ordinary),
-            lane.prober.prepare(patient),
-            ordinary.address,
+            lane.prober.prepare(evolve(kind, timeout_s=SHORT_WAIT_S)),
+            lane.prober.prepare(kind),
+            kind.address,
             bucket,
-            ordinary.protocol in SOCKET_PROTOCOLS,
+            kind.protocol in SOCKET_PROTOCOLS,
             ended,
         )
         self._runs.add(run)
@@ -269,7 +151,7 @@ class Scheduler:
 
     def on_reply(self, ticket: object, reply: Reply, sent_at: float, now: float) -> None:
         """One probe's answer: free its place, tell its trace; what follows is done once per batch, in `on_turn`."""
-        assert isinstance(ticket, _Sent)
+        assert isinstance(ticket, Sent)
         sent = ticket
         run, lane = sent.run, sent.run.lane
         lane.all.in_flight -= 1
@@ -363,12 +245,12 @@ class Scheduler:
             self._pump(lane, now)
         self._arm(now)
 
-    def _sweep(self, lane: _Lane, now: float) -> None:
+    def _sweep(self, lane: Lane, now: float) -> None:
         """Time passes for traces that wait for their turn, too."""
         if now < lane.sweep_at:
             return
         lane.sweep_at = now + SWEEP_S
-        for run in [*lane.queue, *lane.socket_queue]:
+        for run in [*lane.queue.runs(), *lane.socket_queue.runs()]:
             self._settle(run, now)
 
     def _arm(self, now: float) -> None:
@@ -393,7 +275,7 @@ class Scheduler:
 
     # --- sending -------------------------------------------------------------------------------------------------
 
-    def _sends_at(self, lane: _Lane, now: float) -> float:
+    def _sends_at(self, lane: Lane, now: float) -> float:
         """When a lane with queued traces may send again; NEVER where only an answer can free it."""
         if not (lane.queue or lane.socket_queue) or lane.prober.capabilities is None:
             return NEVER
@@ -410,7 +292,7 @@ class Scheduler:
             at = max(at, lane.aging[0].at + YOUNG_S)
         return at
 
-    def _pump(self, lane: _Lane, now: float) -> None:
+    def _pump(self, lane: Lane, now: float) -> None:
         """Send what the budgets allow, at most one write's worth of probes in a reactor turn."""
         if lane.prober.capabilities is None or now < lane.paused_until:
             return
@@ -425,16 +307,16 @@ class Scheduler:
             if run in self._runs and self._send_one(run, lane, now):
                 allowed -= 1
 
-    def _send_one(self, run: Run, lane: _Lane, now: float) -> bool:
+    def _send_one(self, run: Run, lane: Lane, now: float) -> bool:
         wait = run.bucket.wait(now)
         if wait:
             self._sleep(run, now, now + wait)
             return False
-        probe = run.machine.next_probe(now, lane.all.in_flight * 2 > lane.all.slot_limit)
+        probe = run.machine.next_probe(now, lane.all.in_flight > CROWDED * lane.all.slot_limit)
         if probe is not None:
             self._everything.take()
             run.bucket.take()
-            sent = _Sent(run, probe, now)
+            sent = Sent(run, probe, now)
             lane.aging.append(sent)
             run.young.append(sent)
             lane.sent += 1

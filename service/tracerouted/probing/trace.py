@@ -36,6 +36,7 @@ from ..model import (
 from .agenda import NEVER, Agenda
 from .flow import MOST_TTL, Cell, End, Flow, InFlight
 from .patience import LEAST_WAIT_BY_NEIGHBOUR_S, Patience
+from .prober import SHORT_WAIT_S, SOCKET_PROTOCOLS
 
 #: How often a probe is sent again for each reason before it ends as an error; without limit where not named.
 #: Replies are stolen in series: two processes that send TCP probes in step use the same source ports.
@@ -65,8 +66,8 @@ class TraceMachine:
 
     `source_port` is the first flow's; `expected_length` the remembered number of hops to the target's prefix.
     `short_wait` is how long the prober waits for ordinary probes, in seconds; for patient ones it waits as long as
-    the request says. Where patient probes have a price (`patience_costs`: TCP sends again after a second) all but the
-    scout are ordinary, elsewhere they are when places are scarce; unless something turns out to be far away.
+    the request says. Where patient probes have a price (TCP sends again after a second) all but the scout are
+    ordinary, elsewhere they are when places are scarce; unless something turns out to be far away.
     """
 
     def __init__(
@@ -80,8 +81,7 @@ class TraceMachine:
         wall_offset: float = 0.0,
         source_port: int | None = None,
         expected_length: int | None = None,
-        short_wait: float = NEVER,
-        patience_costs: bool = False,
+        short_wait: float = SHORT_WAIT_S,
     ) -> None:
         self.finished: StopReason | None = None
         self.error: str | None = None
@@ -97,7 +97,7 @@ class TraceMachine:
         # mtr-packet may read a router's port unreachable off a TCP socket and take it for the target's reset.
         self._replies_may_be_routers = request.protocol is Protocol.TCP
         self._short_wait = short_wait if short_wait < timeout else NEVER
-        self._patience_costs = patience_costs
+        self._patience_costs = request.protocol in SOCKET_PROTOCOLS
         self._undecided: list[InFlight] = []
         self._errors = 0
         self._received = [0] * (MOST_TTL + 1)
@@ -133,6 +133,11 @@ class TraceMachine:
         elif probe.cell is not None:
             self._emit(ProbeSent(probe.number, probe.ttl, probe.flow.number, probe.wall_sent_at))
         return probe
+
+    @property
+    def in_first_pass(self) -> bool:
+        """Whether TTLs are still to be asked for the first time."""
+        return self._agenda.in_first_pass
 
     @property
     def wants_proof(self) -> bool:

@@ -16,17 +16,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from attrs import Factory, define, evolve, field
+from attrs import Factory, define, field
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 
-from ..jobs.memory import SHORT_TIMEOUT_S
 from ..model import Fact, Family, HopRetracted, ProbeSettled, Protocol, Reply, StopReason, TraceRequest
 from ..mtrpacket.process import MtrProcess
 from ..mtrpacket.supervisor import Supervisor
+from ..probing.lanes import Run
 from ..probing.prober import ProbeKind, Prober
-from ..probing.scheduler import SOCKET_PROTOCOLS, ProbeLimits, Run, Scheduler
+from ..probing.scheduler import ProbeLimits, Scheduler
 from ..probing.trace import TraceMachine
 
 #: Seconds a family may be unready before its traces are given up: longer than a dead process takes to be replaced.
@@ -172,11 +172,9 @@ class Tracing:
             deadline=now + job.request.deadline_ms / 1000,
             wall_offset=time.time() - now,
             source_port=source_port,
-            impatience=SHORT_TIMEOUT_S if job.request.protocol in SOCKET_PROTOCOLS else None,
         )
         self._running.add(job)
-        ordinary = evolve(job.kind, timeout_s=SHORT_TIMEOUT_S)
-        job.run = self._scheduler.start(job.machine, ordinary, job.kind, job.family, lambda: self._ended(job))
+        job.run = self._scheduler.start(job.machine, job.kind, job.family, lambda: self._ended(job))
 
     def _ended(self, job: Job) -> None:
         machine = job.machine
