@@ -115,7 +115,7 @@ def test_every_field_has_an_option() -> None:
 def test_what_is_given() -> None:
     """Only what was written is given; the model fills in the rest."""
     assert (TraceRequest(target="example.net"), {}) == given("Example.NET.")
-    request, fields_given = given("-6", "-q", "5", "--no-resolve-names", "-P", "tcp", "-p", "443", "example.net")
+    request, fields_given = given("-6", "-q", "5", "-n", "-P", "tcp", "-p", "443", "example.net")
     assert (
         TraceRequest(
             target="example.net",
@@ -625,6 +625,16 @@ def test_ctrl_c(lab: Lab) -> None:
         shown = until(lambda shown: "Interrupted." in shown)
         assert 130 == until.status()  # type: ignore[attr-defined]
     assert "44.1.4.3" in shown
+
+
+def test_ctrl_c_before_anything(lab: Lab) -> None:
+    """Ctrl-C while mtr-packet is still being tested is an interruption, not a fault of mtr-packet."""
+    with on_terminal("trace", lab.address("plain", "ipv4")) as until:
+        until(lambda shown: "starting" in shown)
+        until.send(b"\x03")  # type: ignore[attr-defined]
+        shown = until(lambda shown: False)
+        assert 130 == until.status()  # type: ignore[attr-defined]
+    assert "Interrupted." == shown.splitlines()[-1]
 
 
 def test_ctrl_c_cancels_at_the_service(lab: Lab) -> None:

@@ -13,6 +13,7 @@ from ripe.atlas.sagan import Result, TracerouteResult
 from twisted.internet.task import Clock
 
 from fake_engine import EPOCH, FakeEngine, hop_of, probe_of
+from fake_http import Service
 from netsim import Lab
 from tracer_worker import TracerWorker
 from tracerouted.http.formats.atlas import render
@@ -198,3 +199,26 @@ def test_real_traces(lab: Lab, name: str, family: Family) -> None:
         [tuple(map(tuple, probe.mpls)) for probe in hop.probes] for hop in trace.hops if hop.probes[0].mpls
     ] == stacks
     assert (name == "mpls") == bool(stacks)
+
+
+@pytest.mark.parametrize(("name", "first"), [("mtr", b'{\n    "report"'), ("atlas", b'[{"fw":5080,')])
+def test_asked_for(service: Service, name: str, first: bytes) -> None:
+    """A format is had by its name and by its media type; JSON stays what anything gets."""
+    service.engine.submit(TraceRequest(target="example.net"))
+    path, media_type = "/traces/trace001", f"application/vnd.tracerouted.{name}+json"
+    by_name = service.ask("GET", f"{path}?format={name}")
+    by_type = service.ask("GET", path, {"Accept": media_type})
+    assert [(200, media_type)] * 2 == [(each.status, each.headers["content-type"]) for each in (by_name, by_type)]
+    assert by_name.body == by_type.body
+    assert by_name.body.startswith(first)
+    for anything in ("*/*", "application/*", f"{media_type};q=0.5, application/json"):
+        assert "application/json" == service.ask("GET", path, {"Accept": anything}).headers["content-type"]
+
+
+def test_refused_over_http(service: Service) -> None:
+    """A protocol without an equivalent is a problem document, and leaves no validator behind."""
+    service.engine.submit(TraceRequest(target="example.net", protocol=Protocol.SCTP))
+    answer = service.ask("GET", "/traces/trace001?format=atlas")
+    assert (406, "not-acceptable") == (answer.status, answer.type)
+    assert "etag" not in answer.headers
+    assert 200 == service.ask("GET", "/traces/trace001?format=mtr").status

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO
 
 from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.task import deferLater
 
 from ..client import Client, ClientError, NotFound, Refused
 from ..http.formats import FORMATS
@@ -66,7 +67,11 @@ class Here:
         return cls(Tracer(reactor, evolve(settings, allow_targets=allowed)))
 
     async def create(self, target: str, **fields: Any) -> Trace:
-        await self._tracer.start()
+        # Interrupted, this stops waiting; the tracer is not cancelled in its start but stopped.
+        ready: Deferred[Any] = Deferred()
+        starting = Deferred.fromCoroutine(self._tracer.start())
+        starting.addBoth(lambda result: None if ready.called else ready.callback(result))
+        await ready
         return self._tracer.submit(TraceRequest(target=target, **fields))
 
     async def events(self, trace_id: str) -> AsyncGenerator[TraceEvent, None]:
@@ -131,9 +136,10 @@ class Run:
     async def _follow(self, source: Source, reactor: Any) -> int:
         board, view = Board(self.request), self._view(reactor)
         view.changed(board)
-        created = await source.create(self.request.target, **self.given)
+        trace_id = None
         try:
-            async with aclosing(source.events(created.id)) as events:
+            trace_id = await self._create(source, reactor)
+            async with aclosing(source.events(trace_id)) as events:
                 async for event in events:
                     board.take(event)
                     if board.trace is None:
@@ -141,9 +147,12 @@ class Run:
         except (CancelledError, BrokenPipeError) as wrong:
             if isinstance(wrong, CancelledError):
                 view.left(board, "Interrupted.")
-            await _cancelled(source, created.id, reactor)
+            if trace_id is not None:
+                await _cancelled(source, trace_id, reactor)
             raise
         except ClientError as wrong:
+            if trace_id is None:
+                raise
             view.left(board, "The service, or the trace there, was lost.")
             self._complain(str(wrong))
             return Exit.UNREACHABLE
@@ -152,6 +161,14 @@ class Run:
             raise ClientError("the trace's end is missing")
         view.ended(board, trace)
         return Exit.REACHED if trace.reached else Exit.NOT_REACHED
+
+    async def _create(self, source: Source, reactor: Any) -> str:
+        try:
+            return (await source.create(self.request.target, **self.given)).id
+        except EngineError:
+            # Ctrl-C at a terminal ends mtr-packet too. By the next turn it has arrived here, and is the reason.
+            await deferLater(reactor, 0)
+            raise
 
     def _view(self, reactor: Any) -> View:
         if self.output is not None:

@@ -36,6 +36,8 @@ MEANINGS = {
 #: The letters that traceroute(8) uses.
 _LETTERS = {"first_ttl": "-f", "max_ttl": "-m", "probes": "-q", "port": "-p", "protocol": "-P"}
 
+_NO_LETTERS = {"resolve_names": "-n"}
+
 _FAMILY_LETTERS = {"-4": Family.IPV4, "-6": Family.IPV6}
 
 Command = Callable[..., Any]
@@ -78,7 +80,8 @@ def _option(attribute: Attribute[Any], hint: Any) -> Callable[[Command], Command
     if hint is bool:
         flag = f"{option(name)}/{option(f'no_{name}')}"
         default = f"  [default: {'yes' if attribute.default else 'no'}]"
-        return click.option(flag, name, default=None, help=MEANINGS[name] + default)
+        letters = [f" /{_NO_LETTERS[name]}"] if name in _NO_LETTERS else []
+        return click.option(flag, *letters, name, default=None, help=MEANINGS[name] + default)
     if words is None:
         bounds = attribute.metadata["range"]
         return click.option(
