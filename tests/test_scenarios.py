@@ -1,4 +1,4 @@
-"""The real mtr-packet through the simulated internet: every scenario, protocol and family, judged against the truth."""
+"""The real mtr-packet in the simulated internet: every scenario, protocol and family, judged against the truth."""
 
 from __future__ import annotations
 

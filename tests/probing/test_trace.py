@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracerouted.model import MplsLabel, Outcome, Protocol, Reply, ReplyKind, StopReason, TraceRequest
+from tracerouted.model import HopRateLimited, MplsLabel, Outcome, Protocol, Reply, ReplyKind, StopReason, TraceRequest
 from virtual import TARGET, Drive, addresses, expired, line, reply, router
 
 
@@ -386,6 +386,20 @@ def test_a_late_answer_restores_the_hop() -> None:
     assert router(2) == hop.responders[0].address
     assert hop.stats.received + hop.stats.lost == 10
     assert hop.stats.received >= 1
+
+
+def test_no_loss_no_rate_limit() -> None:
+    """A hop whose only loss was restored by a late answer is no longer marked."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl == 2 and not earlier:
+            return expired(router(2), 0.9)
+        return line(5, 0.01)(probe, earlier)
+
+    drive = Drive(request(probes=30, interval_ms=60), answer)
+    hop = drive.run().hops[1]
+    assert any(isinstance(fact, HopRateLimited) and fact.rate_limited for fact in drive.facts)
+    assert (0, False) == (hop.stats.lost, hop.rate_limited)
 
 
 def test_silence_is_no_loss_without_proof() -> None:

@@ -64,6 +64,8 @@ _MOST_SPENT = 8000  # mtr-packet takes about 6 ms for them
 _APART = 16_000
 _NO_SOCKETS = "Failure to open IPv"  # mtr-packet's last words when it may open neither raw nor datagram sockets
 _STOPPING = "it was told to stop"
+_TESTING = "its first self-test is under way"
+_IN_ORDER = (_STOPPING, _TESTING)  # nothing an operator has to look at
 
 
 class ProcessTimers(Timers, Protocol):
@@ -201,7 +203,7 @@ class Supervisor:
 
     def start(self) -> Deferred[None]:
         """Begin. Fires when the first self-test has ended, well or not; ask `unready_reason`."""
-        self._reason = "its first self-test is under way"
+        self._reason = _TESTING
         started = self._started = Deferred()
         self._spawn()
         return started
@@ -331,7 +333,8 @@ class Supervisor:
     def _unready(self, reason: str) -> None:
         was, self._capabilities = self._capabilities, None
         if reason != self._reason:
-            self.log.warn("{family}: cannot trace: {reason}", family=self.family, reason=reason)
+            log = self.log.info if reason in _IN_ORDER else self.log.warn
+            log("{family}: cannot trace: {reason}", family=self.family, reason=reason)
         self._reason = reason
         self._announce(was is not None)
 

@@ -489,7 +489,7 @@ class TraceMachine:
 
     def _review_rate_limits(self, cell: Cell) -> None:
         """Loss at a hop that a later hop shows at most half of is the hop's own reluctance, not the path's."""
-        if not self._any_lost or cell.judged < cell.issued:
+        if not (self._any_lost or self._rate_limited) or cell.judged < cell.issued:
             return
         best = 1.0
         for ttl in range(MOST_TTL, 0, -1):
