@@ -156,9 +156,16 @@ def _loss(hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected],
         lost = sum(cell.get(fate, 0) for fate in ("lost", "limited", "silent"))
         # A silent hop just before the end may be tried more often than is told.
         tried = not stats.received and hop.ttl + 1 == trace.hops[-1].ttl and stats.lost <= lost <= stats.lost + 3
-        if stats.lost != lost and not tried:
-            yield f"{stats.lost} lost of {stats.sent}, the simulator lost {lost} of {arrived}"
         last = hop.ttl == trace.hops[-1].ttl
+        # Probes that went too far count at the end, answered or not.
+        surplus = sum(
+            c.get(fate, 0)
+            for ttl, c in dealt.items()
+            if last and ttl > hop.ttl
+            for fate in ("lost", "limited", "silent")
+        )
+        if not lost <= stats.lost <= lost + surplus and not tried:
+            yield f"{stats.lost} lost of {stats.sent}, the simulator lost {lost} of {arrived}"
         most = sum(c.get("answered", 0) for ttl, c in dealt.items() if ttl == hop.ttl or (last and ttl > hop.ttl))
         if stats.received > most:
             yield f"{stats.received} received, the simulator answered {most}"

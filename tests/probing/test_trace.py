@@ -158,6 +158,31 @@ def test_surplus_answers_are_the_targets_samples() -> None:
     assert {Outcome.REPLY} == {probe.outcome for probe in trace.hops[-1].probes}
 
 
+def test_surplus_probes_count_whether_answered_or_not() -> None:
+    """Which of the probes that went too far count at the target does not depend on their fate: no loss is hidden."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        return None if probe.ttl in (11, 13) else line(10, 0.01)(probe, earlier)
+
+    drive = Drive(request(probes=3), answer)
+    last = drive.run().hops[-1]
+    assert (3, 2, 1) == (last.stats.sent, last.stats.received, last.stats.lost)
+    assert [10] == [ttl for _, ttl, _ in drive.sent if ttl == 10]
+
+
+def test_a_surplus_answer_that_comes_late_restores_the_target() -> None:
+    """A probe that went too far and was called lost at the target is received when its answer comes."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl == 6:
+            return reply(0.9)
+        return line(5, 0.01)(probe, earlier)
+
+    drive = Drive(request(probes=20, interval_ms=60), answer)
+    last = drive.run().hops[-1]
+    assert (20, 0) == (last.stats.received, last.stats.lost)
+
+
 def test_answers_out_of_order() -> None:
     """A hop beyond the target, shown because its answer came first, is withdrawn when the target is found."""
 
@@ -562,7 +587,9 @@ def test_anything_ends_in_truth(network) -> None:  # type: ignore[no-untyped-def
             assert responder.address == (TARGET if hop.ttl >= length else router(hop.ttl))
         assert len(hop.probes) <= max(req.probes, 4 if hop.responders else 0)
         if hop.responders and not deaths:
-            assert hop.stats.lost == sum(ttl == hop.ttl for ttl, _ in lost_at)
+            here = sum(ttl == hop.ttl for ttl, _ in lost_at)
+            beyond = sum(ttl > length for ttl, _ in lost_at) if hop.ttl >= length else 0
+            assert here <= hop.stats.lost <= here + beyond
     assert trace.reached == (trace.stop_reason is StopReason.REACHED)
     if trace.reached:
         assert TARGET == addresses(trace)[-1]

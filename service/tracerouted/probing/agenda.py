@@ -125,10 +125,12 @@ class Agenda:
             cell.doubted = False
             cell.extras += 1
             return InFlight(self._issued, ttl, cell.flow, cell, patient, extra=True)
+        probe = InFlight(self._issued, ttl, cell.flow, cell, patient)
+        cell.first = cell.first or probe
         cell.issued += 1
         if cell.issued < self._probes:
             self.repeat(cell, now)
-        return InFlight(self._issued, ttl, cell.flow, cell, patient)
+        return probe
 
     def again(self, probe: InFlight) -> None:
         """A probe has to be sent again, before all others."""

@@ -24,6 +24,9 @@ class Cell:
     rtt_max: float = 0.0
     last_sent: float = 0.0
     due: float | None = None
+    #: the first probe, and what became of it, wherever it counts
+    first: InFlight | None = None
+    fate: ProbeSettled | None = None
     #: probes beyond the request's, sent because the hop before the end stayed silent: the end may be here
     extras: int = 0
     doubted: bool = False
@@ -92,8 +95,11 @@ class Flow:
     done: StopReason | None = None
     #: ends that turned out wrong are not believed again at the same TTL
     disproved: set[int] = Factory(set)
-    #: answers that may mark an end, by any TTL: to be counted at the end once it is known
-    enders: list[tuple[InFlight, ProbeSettled]] = Factory(list)
+    #: whether the target has replied to any TTL
+    target_replied: bool = False
+    #: probes to TTLs above the end, by number: those under way that will count at the end, and those that do
+    claimed: set[int] = Factory(set)
+    counted: set[int] = Factory(set)
     #: when the first pass last moved or somebody new answered (monotonic)
     news_at: float = 0.0
     stall_limit: int = 0

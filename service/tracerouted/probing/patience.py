@@ -83,6 +83,10 @@ class Patience:
                 wait = max(3 * neighbour, LEAST_WAIT_BY_NEIGHBOUR_S)
         return min(wait, self._timeout)
 
+    def waits_for(self, probe: InFlight) -> bool:
+        """Whether a probe is still waited for."""
+        return probe.number in self._waiting
+
     def is_over(self, probe: InFlight, now: float) -> bool:
         """Whether a probe that the prober gave up on was waited for long enough."""
         return now >= probe.sent_at + self._wait(probe)

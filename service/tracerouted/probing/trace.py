@@ -218,7 +218,10 @@ class TraceMachine:
 
     def _retry(self, probe: InFlight, reply: Reply, now: float) -> None:
         end = probe.flow.end
-        if probe.judged or (end is not None and end.firm and probe.ttl > end.ttl):
+        if probe.judged:
+            return
+        if end is not None and end.firm and probe.ttl > end.ttl:
+            self._give_back(flow=probe.flow, end=end, probe=probe, now=now)
             return
         reason = RetryReason(reply.error or RetryReason.DIED)
         retries = probe.retries = probe.retries or {}
@@ -264,14 +267,15 @@ class TraceMachine:
             if from_target:
                 self._agenda.scout_rtt = rtt
                 self._patience.shorten(now)
-                self._on_ender(probe, fact, now)
             self._decide(now)
             return
+        if probe.cell.first is probe:
+            probe.cell.fate = fact
+        flow.target_replied |= outcome is Outcome.REPLY
         if flow.end is not None and probe.ttl > flow.end.ttl and self._disproves(flow.end, outcome, from_target):
             self._drop_end(flow, probe, now)
         if flow.end is not None and probe.ttl > flow.end.ttl:
-            if ends:
-                self._on_ender(probe, fact, now)
+            self._beyond_end(flow, flow.end, probe, fact, now)
             return
         cell = probe.cell
         cell.doubted = False
@@ -282,7 +286,7 @@ class TraceMachine:
             self._patience.shorten(now)
         cell.answers += 1
         cell.rtt_max = max(cell.rtt_max, rtt)
-        self._settle(probe, fact)
+        self._settle(probe, fact, now)
         if ends:
             self._on_ender(probe, fact, now)
         elif probe.ttl > flow.highest_router:
@@ -295,7 +299,10 @@ class TraceMachine:
 
     def _take_back_replies(self, flow: Flow, now: float) -> None:
         """A router rejects: what looked like the target's replies, from there on, was its doing. Ask again."""
-        flow.enders = [(probe, fact) for probe, fact in flow.enders if fact.outcome is not Outcome.REPLY]
+        flow.target_replied = False
+        for asked in flow.cells:
+            if asked is not None and asked.fate is not None and asked.fate.outcome is Outcome.REPLY:
+                asked.fate = None
         self._agenda.scout_rtt = None
         if flow.end is None or not flow.end.firm or flow.end.ttl < flow.rejected_at:
             return
@@ -335,54 +342,90 @@ class TraceMachine:
         return outcome is Outcome.REPLY and end.reason is not StopReason.REACHED
 
     def _on_ender(self, probe: InFlight, fact: ProbeSettled, now: float) -> None:
-        """An answer that may mark the flow's end, from its hop or (beyond a known end) from above it."""
+        """An answer that may mark the flow's end."""
         flow, end = probe.flow, probe.flow.end
-        flow.enders.append((probe, fact))
-        if end is not None and probe.ttl > end.ttl:
-            self._count_at_end(flow, end, probe, fact)
-        elif probe.cell is not None and (end is None or probe.ttl < end.ttl):
-            from_target = fact.address == self._address
-            reason = StopReason.REACHED if from_target else StopReason.UNREACHABLE
-            firm = fact.outcome is Outcome.REPLY
-            trusted = firm or (
-                probe.ttl not in flow.disproved
-                and flow.highest_router <= probe.ttl
-                and (from_target or not self._target_answers(flow))
-            )
-            if trusted:
-                self._set_end(flow, End(probe.ttl, reason, fact.address, firm), now)
-        self._finish_if_done(flow, now)
+        if end is not None and probe.ttl >= end.ttl:
+            return
+        from_target = fact.address == self._address
+        reason = StopReason.REACHED if from_target else StopReason.UNREACHABLE
+        firm = fact.outcome is Outcome.REPLY
+        trusted = firm or (
+            probe.ttl not in flow.disproved
+            and flow.highest_router <= probe.ttl
+            and (from_target or not self._target_answers(flow))
+        )
+        if trusted:
+            self._set_end(flow, End(probe.ttl, reason, fact.address, firm), now)
 
     def _target_answers(self, flow: Flow) -> bool:
-        return self._agenda.scout_rtt is not None or any(fact.outcome is Outcome.REPLY for _, fact in flow.enders)
+        return self._agenda.scout_rtt is not None or flow.target_replied
 
     def _set_end(self, flow: Flow, end: End, now: float) -> None:
         before = flow.front
         flow.end = end
         self._cut(flow, end.ttl)
-        for probe, fact in flow.enders:
-            if probe.ttl > end.ttl:
-                self._count_at_end(flow, end, probe, fact)
+        self._claim(flow, end)
         self._agenda.quicken(flow, before, now)
-        cell = flow.cells[end.ttl]
-        if cell is not None and self._patience.above(flow, end.ttl):
+        if self._patience.above(flow, end.ttl):
             self._hold(flow, end, now)
-            if cell.due is not None:
-                # What the end says to these counts here: leave it time to.
-                self._agenda.repeat(cell, now, now + self._interval)
         self._doubtful(flow, end, now)
         if end.reason is StopReason.REACHED and self._agenda.expected is None:
             self._agenda.expected = end.ttl  # the other flows are likely as long
 
-    def _count_at_end(self, flow: Flow, end: End, probe: InFlight, fact: ProbeSettled) -> None:
+    # --- beyond the end: probes that went too far are the end's samples -----------------------------------------
+
+    def _claim(self, flow: Flow, end: End) -> None:
+        """Let the probes that went too far count at the end, in the order of their TTLs and whether they are answered
+        or not: to count only the answered would hide loss."""
+        flow.claimed.clear()
+        flow.counted.clear()
         cell = flow.cells[end.ttl]
-        if cell is None or fact.address != end.address or cell.issued >= self._probes:
+        if cell is None or end.reason is StopReason.LOOP:
             return
-        cell.issued += 1
+        for beyond in flow.cells[end.ttl + 1 : flow.asked + 1]:
+            if cell.issued >= self._probes:
+                break
+            if beyond is None or beyond.first is None:
+                continue
+            fate = beyond.fate
+            if fate is None:
+                if self._patience.waits_for(beyond.first):
+                    flow.claimed.add(beyond.first.number)
+                    cell.issued += 1
+            elif fate.outcome is Outcome.TIMEOUT or fate.address == end.address:
+                cell.issued += 1
+                self._count_at_end(flow, cell, fate)
+
+    def _beyond_end(self, flow: Flow, end: End, probe: InFlight, fact: ProbeSettled, now: float) -> None:
+        """What became of a probe to a TTL above the end."""
+        cell = flow.cells[end.ttl]
+        if cell is None:
+            return
+        lost = fact.outcome is Outcome.TIMEOUT
+        probe.judged = True
+        if probe.number in flow.claimed and (lost or fact.address == end.address):
+            flow.claimed.discard(probe.number)
+            self._count_at_end(flow, cell, fact)
+        elif probe.number in flow.counted and not lost and fact.address == end.address:
+            self._restore(cell, fact)
+        else:
+            self._give_back(flow, end, probe, now)
+        self._finish_if_done(flow, now)
+
+    def _count_at_end(self, flow: Flow, cell: Cell, fact: ProbeSettled) -> None:
+        flow.counted.add(fact.number)
         cell.judged += 1
-        cell.answers += 1
-        self._publish(cell, fact._replace(ttl=end.ttl))
+        cell.answers += fact.outcome is not Outcome.TIMEOUT
+        self._publish(cell, fact._replace(ttl=cell.ttl))
         self._review_rate_limits(cell)
+
+    def _give_back(self, flow: Flow, end: End, probe: InFlight, now: float) -> None:
+        """A probe that was to count at the end will not: the end gets one of its own."""
+        cell = flow.cells[end.ttl]
+        if cell is not None and probe.number in flow.claimed:
+            flow.claimed.discard(probe.number)
+            cell.issued -= 1
+            self._agenda.repeat(cell, now)
 
     def _drop_end(self, flow: Flow, probe: InFlight, now: float) -> None:
         """The end was none: go on from there. `probe` brought the news and keeps its place."""
@@ -394,13 +437,14 @@ class TraceMachine:
         self._agenda.expected = None
         cell = flow.cells[end.ttl]
         if cell is not None:
-            from_above = {other.number for other, _ in flow.enders if other.ttl > end.ttl}
-            self._take_back(cell, [fact for fact in cell.facts if fact.number not in from_above], now)
-        flow.enders = [(other, fact) for other, fact in flow.enders if other.ttl <= end.ttl]
+            cell.issued -= len(flow.claimed)
+            self._take_back(cell, [fact for fact in cell.facts if fact.number not in flow.counted], now)
+        flow.claimed.clear()
+        flow.counted.clear()
         flow.cells[end.ttl + 1 :] = [None] * (MOST_TTL - end.ttl)
         flow.asked = end.ttl
         self._emit(FlowCut(flow.number, end.ttl))  # what was under way beyond is void
-        adopted = flow.cells[probe.ttl] = probe.cell = Cell(flow, probe.ttl, issued=1, last_sent=probe.sent_at)
+        adopted = flow.cells[probe.ttl] = probe.cell = Cell(flow, probe.ttl, 1, last_sent=probe.sent_at, first=probe)
         probe.judged = False
         if self._probes > 1:
             self._agenda.repeat(adopted, now)
@@ -458,21 +502,30 @@ class TraceMachine:
             if outcome is Outcome.TIMEOUT:
                 probe.cell.withheld.append(fact)
         else:
-            self._settle(probe, fact)
+            if probe.cell is not None and probe.cell.first is probe:
+                probe.cell.fate = fact
+            self._settle(probe, fact, now)
         self._finish_if_done(probe.flow, now)
 
-    def _settle(self, probe: InFlight, fact: ProbeSettled) -> None:
+    def _settle(self, probe: InFlight, fact: ProbeSettled, now: float) -> None:
         cell, flow = probe.cell, probe.flow
         assert cell is not None
         if flow.end is not None and probe.ttl > flow.end.ttl:
-            return  # nothing above the end is anybody's loss
-        if probe.judged:  # called lost before: a late answer restores it
-            self._count(cell, Outcome.TIMEOUT, -1)
-            cell.facts = [known for known in cell.facts if known.number != probe.number]
-        else:
-            probe.judged = True
-            cell.judged += 1
+            self._beyond_end(flow, flow.end, probe, fact, now)
+            return
+        if probe.judged:
+            self._restore(cell, fact)
+            return
+        probe.judged = True
+        cell.judged += 1
         self._publish(cell, fact)
+        self._review_rate_limits(cell)
+
+    def _restore(self, cell: Cell, fact: ProbeSettled) -> None:
+        """A probe was called lost, and a late answer says otherwise."""
+        self._count(cell, Outcome.TIMEOUT, -1)
+        cell.facts = [known for known in cell.facts if known.number != fact.number]
+        self._publish(cell, fact._replace(ttl=cell.ttl))
         self._review_rate_limits(cell)
 
     def _publish(self, cell: Cell, fact: ProbeSettled) -> None:
