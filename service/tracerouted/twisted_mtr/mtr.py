@@ -78,6 +78,7 @@ class TraceRoute(ProcessProtocol):
         self._adopter: MtrProcess | None = None
         self._ended: str | None = None  # on purpose: nothing is to be traced until the program spawns again
         self._burying: list[Deferred[None]] = []
+        self._closing: Deferred[None] = succeed(None)
 
     # --- tracing -------------------------------------------------------------------------------------------------
 
@@ -253,8 +254,17 @@ class TraceRoute(ProcessProtocol):
             self._open()
 
     def _close(self, why: str) -> Deferred[None]:
+        """Fires when no process is left, of what is closed now or was being closed already."""
         tracing, self._tracing = self._tracing, None
-        return succeed(None) if tracing is None else tracing.close(why)
+        if tracing is not None:
+            self._closing = tracing.close(why)
+        closed: Deferred[None] = Deferred()
+
+        def pass_on(result: None) -> None:
+            closed.callback(None)
+
+        self._closing.addCallback(pass_on)
+        return closed
 
 
 def _on_purpose(end: BaseException | None) -> bool:
