@@ -19,6 +19,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 
 from .jobs.engine import Readiness
 from .jobs.memory import EngineLimits, MemoryEngine
@@ -140,6 +141,7 @@ class Tracer:
             self.asn_zones.stop()
         await gatherResults([prober.stop() for prober in self.probers.values()])
         self.scheduler.close()
+        await deferLater(self._reactor, 0)  # sockets of questions given up are closed in a turn of their own
 
     # --- tracing ---------------------------------------------------------------------------------------------
 
