@@ -4,7 +4,7 @@ BIN = .venv/bin
 SOURCES = service tests demo $(wildcard bench)
 PORT = 8080
 
-.PHONY: help setup run demo test lint format image-test clean
+.PHONY: help setup run demo test lint format image-test bench clean
 
 help:
 	@echo "make setup       .venv with the package, and mtr-packet, where they are missing"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint        ruff and mypy alone"
 	@echo "make format      let ruff rewrite what it can"
 	@echo "make image-test  build the container image and try it (as root; Debian)"
+	@echo "make bench       measure against peers (as root; Debian); ONLY=name runs one row"
 	@echo "make clean       remove .venv and everything built"
 
 setup:
@@ -42,6 +43,9 @@ format: setup
 image-test: setup
 	@scripts/setup image
 	$(BIN)/python deploy/image-test
+
+bench: setup
+	@exec $(BIN)/python -m bench $(ONLY)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

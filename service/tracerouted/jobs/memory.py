@@ -49,6 +49,7 @@ from ..probing.trace import TraceMachine
 from .admission import Admission
 from .engine import Busy, NotReady, Page, Readiness, TargetNotAllowed, UnknownTrace, Unsupported
 from .journal import Journal, JournalFollower
+from .shelf import Shelf
 from .tally import Tally
 
 IPAddress = IPv4Address | IPv6Address
@@ -59,8 +60,6 @@ DESCRIPTION_GRACE_S = 2.0
 LENGTHS_KEPT = 4096
 LENGTH_TTL_S = 600.0
 NOT_READY_RETRY_S = 5
-#: What a kept trace weighs beside its packed facts (job, journal and request objects, table entries).
-KEPT_OVERHEAD_BYTES = 1000
 _LEAST_SOURCE_PORT, _MOST_SOURCE_PORT = 10_000, 32_767
 
 
@@ -120,9 +119,7 @@ class MemoryEngine:
     _log: Logger = Factory(Logger)
     tally: Tally = field(init=False, factory=Tally)
     _jobs: dict[str, _Job] = field(init=False, factory=dict)
-    _kept: dict[str, _Job] = field(init=False, factory=dict)
-    _kept_bytes: int = field(init=False, default=0)
-    _expiry: IDelayedCall | None = field(init=False, default=None)
+    _shelf: Shelf = field(init=False)
     _sequence: int = field(init=False, default=0)
     _unfinished: int = field(init=False, default=0)
     _admission: Admission[_Job] = field(init=False)
@@ -133,6 +130,9 @@ class MemoryEngine:
     def __attrs_post_init__(self) -> None:
         self._admission = Admission(self._limits.max_running, self._limits.traces_per_prefix)
         self._lengths = TtlCache(LENGTHS_KEPT)
+        self._shelf = Shelf(
+            self._clock, self._wall, self._limits.max_kept, self._limits.max_kept_bytes, self._jobs.pop
+        )
 
     # --- accepting -------------------------------------------------------------------------------------------
 
@@ -418,40 +418,9 @@ class MemoryEngine:
         job.machine = job.run = None
         job.journal.seal(self._wall() + self._limits.retention_s)
         if job.journal.id in self._jobs:
-            self._kept[job.journal.id] = job
-            self._kept_bytes += job.journal.size + KEPT_OVERHEAD_BYTES
-            self._make_room()
+            self._shelf.put(job.journal)
         if self._draining is not None and not self._unfinished:
             self._drained()
-
-    # --- keeping ---------------------------------------------------------------------------------------------
-
-    def _make_room(self) -> None:
-        """Forget what is too old or too much, oldest first."""
-        while self._kept:
-            job = next(iter(self._kept.values()))
-            expires_at = job.journal.expires_at
-            assert expires_at is not None
-            if (
-                len(self._kept) <= self._limits.max_kept
-                and self._kept_bytes <= self._limits.max_kept_bytes
-                and expires_at > self._wall()
-            ):
-                break
-            self._forget(job)
-        if self._kept and self._expiry is None:
-            first = next(iter(self._kept.values()))
-            wait = (first.journal.expires_at or 0.0) - self._wall()
-            self._expiry = self._clock.callLater(max(1.0, wait), self._expire)
-
-    def _expire(self) -> None:
-        self._expiry = None
-        self._make_room()
-
-    def _forget(self, job: _Job) -> None:
-        self._jobs.pop(job.journal.id, None)
-        if self._kept.pop(job.journal.id, None) is not None:
-            self._kept_bytes -= job.journal.size + KEPT_OVERHEAD_BYTES
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -523,7 +492,8 @@ class MemoryEngine:
         job = self._job(trace_id)
         self._stop(job)
         self._seal(job)
-        self._forget(job)
+        self._shelf.take(job.journal.id)
+        del self._jobs[job.journal.id]
 
     def _stop(self, job: _Job) -> None:
         if job.journal.status.terminal:
@@ -549,7 +519,7 @@ class MemoryEngine:
     def counts(self) -> Mapping[str, int]:
         """How many traces are running, waiting to (queued), and kept."""
         running = self._admission.running
-        return {"running": running, "queued": self._unfinished - running, "kept": len(self._kept)}
+        return {"running": running, "queued": self._unfinished - running, "kept": len(self._shelf)}
 
     # --- shutting down ---------------------------------------------------------------------------------------
 
@@ -563,9 +533,7 @@ class MemoryEngine:
             def relax(result: None) -> None:
                 if patience.active():
                     patience.cancel()
-                if self._expiry is not None:
-                    self._expiry.cancel()
-                    self._expiry = None
+                self._shelf.close()
 
             self._draining.addBoth(relax)
             if not self._unfinished:

@@ -20,11 +20,7 @@ from collections.abc import Callable
 
 from ..model import (
     Fact,
-    FlowCut,
-    HopRateLimited,
-    HopRetracted,
     Outcome,
-    ProbeSent,
     ProbeSettled,
     Protocol,
     Reply,
@@ -35,6 +31,7 @@ from ..model import (
 )
 from .agenda import NEVER, Agenda
 from .flow import MOST_TTL, Cell, End, Flow, InFlight
+from .ledger import Ledger
 from .patience import LEAST_WAIT_BY_NEIGHBOUR_S, Patience
 from .prober import SHORT_WAIT_S, SOCKET_PROTOCOLS
 
@@ -90,7 +87,7 @@ class TraceMachine:
         self._gap_limit = request.gap_limit
         self._interval = request.interval_ms / 1000
         self._address = address
-        self._emit = emit
+        self._ledger = Ledger(emit)
         self._deadline = deadline
         self._wall_offset = wall_offset
         timeout = request.timeout_ms / 1000
@@ -100,10 +97,6 @@ class TraceMachine:
         self._patience_costs = request.protocol in SOCKET_PROTOCOLS
         self._undecided: list[InFlight] = []
         self._errors = 0
-        self._received = [0] * (MOST_TTL + 1)
-        self._lost = [0] * (MOST_TTL + 1)
-        self._any_lost = 0
-        self._rate_limited: set[int] = set()
         self._flows = [
             Flow(i + 1, None if source_port is None else source_port + i, request.first_ttl)
             for i in range(request.flows)
@@ -131,7 +124,7 @@ class TraceMachine:
         if probe.extra and probe.flow.end is not None:
             self._doubtful(probe.flow, probe.flow.end, now)
         elif probe.cell is not None:
-            self._emit(ProbeSent(probe.number, probe.ttl, probe.flow.number, probe.wall_sent_at))
+            self._ledger.sent(probe)
         return probe
 
     @property
@@ -315,12 +308,12 @@ class TraceMachine:
         """Of what has been published of a cell only `left` holds; what goes is asked again."""
         taken = len(cell.facts) - len(left)
         if taken:
-            self._retract(cell)
+            self._ledger.retract(cell)
             cell.issued -= taken
             cell.judged -= taken
             cell.answers -= taken
             for fact in left:
-                self._publish(cell, fact)
+                self._ledger.publish(cell, fact)
             self._agenda.repeat(cell, now)
 
     def _on_farther_router(self, flow: Flow, ttl: int, now: float) -> None:
@@ -363,7 +356,7 @@ class TraceMachine:
     def _set_end(self, flow: Flow, end: End, now: float) -> None:
         before = flow.front
         flow.end = end
-        self._cut(flow, end.ttl)
+        self._ledger.cut(flow, end.ttl)
         self._claim(flow, end)
         self._agenda.quicken(flow, before, now)
         if self._patience.above(flow, end.ttl):
@@ -407,7 +400,7 @@ class TraceMachine:
             flow.claimed.discard(probe.number)
             self._count_at_end(flow, cell, fact)
         elif probe.number in flow.counted and not lost and fact.address == end.address:
-            self._restore(cell, fact)
+            self._restored(cell, fact)
         else:
             self._give_back(flow, end, probe, now)
         self._finish_if_done(flow, now)
@@ -416,8 +409,8 @@ class TraceMachine:
         flow.counted.add(fact.number)
         cell.judged += 1
         cell.answers += fact.outcome is not Outcome.TIMEOUT
-        self._publish(cell, fact._replace(ttl=cell.ttl))
-        self._review_rate_limits(cell)
+        self._ledger.publish(cell, fact._replace(ttl=cell.ttl))
+        self._ledger.review(cell)
 
     def _give_back(self, flow: Flow, end: End, probe: InFlight, now: float) -> None:
         """A probe that was to count at the end will not: the end gets one of its own."""
@@ -443,7 +436,7 @@ class TraceMachine:
         flow.counted.clear()
         flow.cells[end.ttl + 1 :] = [None] * (MOST_TTL - end.ttl)
         flow.asked = end.ttl
-        self._emit(FlowCut(flow.number, end.ttl))  # what was under way beyond is void
+        self._ledger.cut(flow, end.ttl)  # what was under way beyond is void
         adopted = flow.cells[probe.ttl] = probe.cell = Cell(flow, probe.ttl, 1, last_sent=probe.sent_at, first=probe)
         probe.judged = False
         if self._probes > 1:
@@ -473,7 +466,7 @@ class TraceMachine:
             if fact.number != probe.number:
                 cell.issued += 1
                 cell.judged += 1
-                self._publish(cell, fact)
+                self._ledger.publish(cell, fact)
         cell.withheld = []
 
     def _judge_error(self, probe: InFlight, error: str | None, now: float) -> None:
@@ -482,7 +475,7 @@ class TraceMachine:
         self._errors += 1
         self.error = f"a probe could not be sent: {error}"
         self._judge(probe, Outcome.ERROR, error, now)
-        if self._errors >= MOST_ERRORS and not self._any_lost and not any(self._received):
+        if self._errors >= MOST_ERRORS and not self._ledger.lost and not self._ledger.received:
             self.stop(StopReason.ERROR)
 
     def _judge(self, probe: InFlight, outcome: Outcome, error: str | None, now: float) -> None:
@@ -514,60 +507,16 @@ class TraceMachine:
             self._beyond_end(flow, flow.end, probe, fact, now)
             return
         if probe.judged:
-            self._restore(cell, fact)
+            self._restored(cell, fact)
             return
         probe.judged = True
         cell.judged += 1
-        self._publish(cell, fact)
-        self._review_rate_limits(cell)
+        self._ledger.publish(cell, fact)
+        self._ledger.review(cell)
 
-    def _restore(self, cell: Cell, fact: ProbeSettled) -> None:
-        """A probe was called lost, and a late answer says otherwise."""
-        self._count(cell, Outcome.TIMEOUT, -1)
-        cell.facts = [known for known in cell.facts if known.number != fact.number]
-        self._publish(cell, fact._replace(ttl=cell.ttl))
-        self._review_rate_limits(cell)
-
-    def _publish(self, cell: Cell, fact: ProbeSettled) -> None:
-        cell.facts.append(fact)
-        self._count(cell, fact.outcome, 1)
-        self._emit(fact)
-
-    def _count(self, cell: Cell, outcome: Outcome, change: int) -> None:
-        if outcome is Outcome.TIMEOUT:
-            self._lost[cell.ttl] += change
-            self._any_lost += change
-        elif outcome is not Outcome.ERROR:
-            self._received[cell.ttl] += change
-
-    def _review_rate_limits(self, cell: Cell) -> None:
-        """Loss at a hop that a later hop shows at most half of is the hop's own reluctance, not the path's."""
-        if not (self._any_lost or self._rate_limited) or cell.judged < cell.issued:
-            return
-        best = 1.0
-        for ttl in range(MOST_TTL, 0, -1):
-            received, lost = self._received[ttl], self._lost[ttl]
-            if not received:
-                continue
-            loss = lost / (received + lost)
-            if (loss > 0 and 2 * best <= loss) is not (ttl in self._rate_limited):
-                self._rate_limited ^= {ttl}
-                self._emit(HopRateLimited(ttl, ttl in self._rate_limited))
-            best = min(best, loss)
-
-    def _cut(self, flow: Flow, last: int) -> None:
-        """Nothing above `last` is part of the flow."""
-        self._emit(FlowCut(flow.number, last))
-        for ttl in range(last + 1, MOST_TTL + 1):
-            cell = flow.cells[ttl]
-            if cell is not None and cell.facts:
-                self._retract(cell)
-
-    def _retract(self, cell: Cell) -> None:
-        for fact in cell.facts:
-            self._count(cell, fact.outcome, -1)
-        cell.facts = []
-        self._emit(HopRetracted(cell.ttl, cell.flow.number))
+    def _restored(self, cell: Cell, fact: ProbeSettled) -> None:
+        self._ledger.restore(cell, fact._replace(ttl=cell.ttl))
+        self._ledger.review(cell)
 
     # --- the whole -------------------------------------------------------------------------------------------
 
@@ -593,7 +542,7 @@ class TraceMachine:
             return StopReason.ERROR
         if over:
             return StopReason.MAX_TTL
-        self._cut(flow, flow.highest_router + self._gap_limit)
+        self._ledger.cut(flow, flow.highest_router + self._gap_limit)
         return StopReason.GAP_LIMIT
 
     @staticmethod
@@ -634,7 +583,7 @@ class TraceMachine:
     @property
     def judged(self) -> tuple[int, int]:
         """How many probes were answered, and how many lost."""
-        return sum(self._received), sum(self._lost)
+        return self._ledger.received, self._ledger.lost
 
     @property
     def length(self) -> int | None:
