@@ -427,6 +427,53 @@ def test_no_loss_no_rate_limit() -> None:
     assert (0, False) == (hop.stats.lost, hop.rate_limited)
 
 
+def test_an_end_disproved_late_leaves_nothing_open() -> None:
+    """Probes claimed for an end that is then disproved are asked anew: the trace does not wait for its deadline."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl == 3 and not earlier:
+            return 0.005, Reply(ReplyKind.UNREACHABLE, router(3), 5_000)
+        if probe.ttl >= 8:
+            return reply(0.26)
+        return expired(router(probe.ttl), 0.25 if probe.ttl > 3 else 0.002)
+
+    drive = Drive(request(probes=3), answer)
+    trace = drive.run()
+    assert routers(8) == addresses(trace)
+    assert [3] * 8 == [hop.stats.received for hop in trace.hops]
+    assert drive.now < 3
+
+
+def test_a_claimed_probe_given_up_early_is_sent_again() -> None:
+    """A probe that went too far, counts at the target and was given up too soon goes out again like any other."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        return None if probe.ttl == 8 and not earlier else line(6, 0.15)(probe, earlier)
+
+    drive = Drive(request(probes=3, protocol=Protocol.TCP), answer, impatience=1.0)
+    trace = drive.run()
+    assert routers(6) == addresses(trace)
+    assert StopReason.REACHED is trace.stop_reason
+    assert drive.now < 5
+
+
+def test_a_tcp_rejection_releases_what_was_claimed() -> None:
+    """When a rejection takes back what looked like the target, nothing claimed for it stays open."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl < 4:
+            return expired(router(probe.ttl), 0.06 if probe.ttl == 3 else 0.01)
+        if probe.ttl == 4 and not earlier:
+            return reply(0.02)
+        return 0.4 if probe.ttl > 4 else 0.021, Reply(ReplyKind.UNREACHABLE, router(4), 21_000)
+
+    drive = Drive(request(probes=3, protocol=Protocol.TCP), answer)
+    trace = drive.run()
+    assert StopReason.UNREACHABLE is trace.stop_reason
+    assert [router(ttl) for ttl in range(1, 5)] == addresses(trace)
+    assert drive.now < 5
+
+
 def test_silence_is_no_loss_without_proof() -> None:
     """While the prober cannot show that it is alive, nothing is called lost."""
     drive = Drive(request(timeout_ms=300), line(4, 0.01, silent=(2,)), proof_lag=1.5)

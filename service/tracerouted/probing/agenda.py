@@ -67,8 +67,9 @@ class Agenda:
     def _take_again(self) -> InFlight | None:
         while self._again:
             probe = self._again.popleft()
-            end = probe.flow.end
-            if not probe.void and (end is None or not end.firm or probe.ttl <= end.ttl):
+            flow, end = probe.flow, probe.flow.end
+            wanted = end is None or not end.firm or probe.ttl <= end.ttl or probe.number in flow.claimed
+            if wanted and not probe.void:
                 return probe
         return None
 

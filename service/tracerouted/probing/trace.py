@@ -214,7 +214,7 @@ class TraceMachine:
         if probe.judged:
             return
         if end is not None and end.firm and probe.ttl > end.ttl:
-            self._give_back(flow=probe.flow, end=end, probe=probe, now=now)
+            self._give_back(probe.flow, end, probe, now)
             return
         reason = RetryReason(reply.error or RetryReason.DIED)
         retries = probe.retries = probe.retries or {}
@@ -299,22 +299,7 @@ class TraceMachine:
         self._agenda.scout_rtt = None
         if flow.end is None or not flow.end.firm or flow.end.ttl < flow.rejected_at:
             return
-        cell = flow.cells[flow.end.ttl]
-        flow.end = None
-        if cell is not None:
-            self._take_back(cell, [fact for fact in cell.facts if fact.outcome is not Outcome.REPLY], now)
-
-    def _take_back(self, cell: Cell, left: list[ProbeSettled], now: float) -> None:
-        """Of what has been published of a cell only `left` holds; what goes is asked again."""
-        taken = len(cell.facts) - len(left)
-        if taken:
-            self._ledger.retract(cell)
-            cell.issued -= taken
-            cell.judged -= taken
-            cell.answers -= taken
-            for fact in left:
-                self._ledger.publish(cell, fact)
-            self._agenda.repeat(cell, now)
+        self._undo_end(flow, flow.end, lambda fact: fact.outcome is not Outcome.REPLY, now)
 
     def _on_farther_router(self, flow: Flow, ttl: int, now: float) -> None:
         before = flow.front
@@ -425,22 +410,36 @@ class TraceMachine:
         end = flow.end
         assert end is not None
         flow.disproved.add(end.ttl)
+        self._undo_end(flow, end, lambda fact: True, now)
+        adopted = flow.cells[probe.ttl] = probe.cell = Cell(flow, probe.ttl, 1, last_sent=probe.sent_at, first=probe)
+        probe.judged = False
+        if self._probes > 1:
+            self._agenda.repeat(adopted, now)
+
+    def _undo_end(self, flow: Flow, end: End, holds: Callable[[ProbeSettled], bool], now: float) -> None:
+        """Take a flow back to where its end was not known. Of what was told there, what came from beyond does not
+        hold, nor what `holds` denies; it is asked again, like everything beyond."""
         flow.end = None
         flow.hold_until = 0.0
         self._agenda.expected = None
         cell = flow.cells[end.ttl]
         if cell is not None:
-            cell.issued -= len(flow.claimed)
-            self._take_back(cell, [fact for fact in cell.facts if fact.number not in flow.counted], now)
+            left = [fact for fact in cell.facts if fact.number not in flow.counted and holds(fact)]
+            gone = [fact for fact in cell.facts if fact not in left]
+            if gone:
+                self._ledger.retract(cell)
+                for fact in left:
+                    self._ledger.publish(cell, fact)
+            cell.issued -= len(gone) + len(flow.claimed)
+            cell.judged -= len(gone)
+            cell.answers -= sum(fact.address is not None for fact in gone)
+            if cell.issued < self._probes and cell.due is None:
+                self._agenda.repeat(cell, now)
         flow.claimed.clear()
         flow.counted.clear()
         flow.cells[end.ttl + 1 :] = [None] * (MOST_TTL - end.ttl)
         flow.asked = end.ttl
         self._ledger.cut(flow, end.ttl)  # what was under way beyond is void
-        adopted = flow.cells[probe.ttl] = probe.cell = Cell(flow, probe.ttl, 1, last_sent=probe.sent_at, first=probe)
-        probe.judged = False
-        if self._probes > 1:
-            self._agenda.repeat(adopted, now)
         self._agenda.extend(flow)
 
     # --- judging ---------------------------------------------------------------------------------------------
