@@ -41,6 +41,6 @@ def memory() -> Iterator[Figure]:
             )
             whole = per_trace * KEPT / MIB
             yield Figure("memory", "10,000 kept traces", "MiB", whole, target=Target(most=20))
-            yield Figure("memory", "packed facts per kept trace", "bytes", after["packed"] / after["kept"])
+            yield Figure("memory", "counted against max_kept_bytes", "bytes", after["counted"] / after["kept"])
             yield Figure("memory", "longest collector pause, 1,000 kept", "ms", first_pause * 1e3)
             yield Figure("memory", "longest collector pause, 10,000 kept", "ms", last_pause * 1e3)

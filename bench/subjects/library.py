@@ -112,7 +112,7 @@ class Jobs(LineOnlyReceiver):
             "rss": rss(pid),
             "children_rss": [rss(child) for child in children(pid)],
             "kept": self._tracer.engine.counts["kept"],
-            "packed": sum(job.journal.size for job in self._tracer.engine._jobs.values()),
+            "counted": self._tracer.engine.kept_bytes,
         }
 
 

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracerouted.jobs.journal import Journal, pack, unpack
+from strategies import WALL, stories, story
+from tracerouted.jobs.journal import Journal
 from tracerouted.model import (
-    AddressDescribed,
-    Asn,
     EndEvent,
     Fact,
-    Family,
     HopEvent,
     Outcome,
-    Protocol,
-    Status,
-    StatusChanged,
-    StopReason,
-    Target,
     Trace,
     TraceEvent,
     TraceRequest,
 )
-from virtual import TARGET, Drive, line, reply, router
-
-WALL = 1_000_000.0
 
 
 def encode(event: TraceEvent) -> bytes:
@@ -54,61 +43,10 @@ class World:
             call()
 
 
-def story(seed: int = 1, **fields: object) -> tuple[TraceRequest, list[Fact]]:
-    """A request and everything that happened: loss, late and out-of-order answers, names, a retracted hop."""
-    request = TraceRequest(target=TARGET, **{"probes": 3, **fields})  # type: ignore[arg-type]
-    chance = random.Random(seed)
-
-    def answer(probe, earlier):  # type: ignore[no-untyped-def]
-        if chance.random() < 0.15:
-            return None
-        if probe.ttl >= 6:
-            return reply(0.02 + chance.random() * 0.05)
-        delay, said = line(6)(probe, earlier)  # type: ignore[misc]
-        return delay + chance.random() * 0.4, said
-
-    drive = Drive(request, answer)
-    drive.run()
-    target = Target(TARGET, TARGET, Family.IPV4, (TARGET,))
-    facts: list[Fact] = [
-        StatusChanged(Status.QUEUED, WALL),
-        StatusChanged(Status.QUEUED, WALL, target=target),
-        StatusChanged(Status.RUNNING, WALL + 0.001, source_address="192.0.2.1"),
-        *drive.facts,
-    ]
-    facts.insert(len(facts) - 3, AddressDescribed(2, router(2), "r2.example.net", None))
-    facts.append(AddressDescribed(2, router(2), None, Asn(64500, "EXAMPLE")))
-    facts.append(StatusChanged(Status.COMPLETED, WALL + 1, stop_reason=StopReason.REACHED))
-    return request, facts
-
-
 def told(events: list[TraceEvent]) -> dict[int, HopEvent]:
     """What a follower knows of each hop: the last it was told, without those withdrawn."""
     hops = {event.ttl: event for event in events if isinstance(event, HopEvent)}
     return {ttl: hop for ttl, hop in hops.items() if hop.stats.sent or hop.responders or hop.probe}
-
-
-stories = st.tuples(st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([1, 3])).map(
-    lambda drawn: story(drawn[0], probes=drawn[1], flows=drawn[2], protocol=Protocol.UDP)
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(stories)
-def test_packing_loses_nothing(story: tuple[TraceRequest, list[Fact]]) -> None:
-    """A sealed journal shows exactly what it showed before it was packed."""
-    request, facts = story
-    before, after = World(request).journal, World(request).journal
-    for fact in facts:
-        before.append(fact)
-        after.append(fact)
-    after.seal(WALL + 3600)
-    live, packed = before.trace(), after.trace()
-    assert packed.revision == live.revision + 1
-    assert packed.expires_at == WALL + 3600
-    for name in ("hops", "paths", "path_id", "status", "target", "started_at", "finished_at", "reached"):
-        assert getattr(live, name) == getattr(packed, name)
-    assert list(unpack(pack(list(unpack(pack(facts)))))) == list(unpack(pack(facts)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -299,11 +237,3 @@ def test_resuming_after_the_end() -> None:
     follower = world.journal.follow(lambda: None, world.journal.revision)
     assert follower.done
     assert [] == follower.take()
-
-
-def test_a_kept_trace_is_small() -> None:
-    """An 11-hop trace of 3 probes is packed into less than 700 bytes."""
-    request = TraceRequest(target=TARGET, probes=3)
-    drive = Drive(request, line(11, 0.00213))
-    drive.run()
-    assert len(pack(drive.facts)) < 700

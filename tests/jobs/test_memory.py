@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -400,10 +402,28 @@ def test_results_expire() -> None:
     assert [] == world.clock.getDelayedCalls()
 
 
-@pytest.mark.parametrize("limits", [{"max_kept": 3}, {"max_kept_bytes": 4500}])
-def test_kept_results_are_bounded(limits: dict[str, int]) -> None:
+def test_followers_of_a_kept_trace_share_its_events() -> None:
+    """A finished trace is made again of what was kept once for all who follow it at the time, and then dropped."""
+    world = World()
+    trace_id = world.submit()
+    pump(world.clock, 1)
+    first, second = (world.engine.follow(trace_id, lambda: None) for _ in range(2))
+    assert first.take()[-1] is second.take()[-1]
+    journal = weakref.ref(first._journal)
+    first.close()
+    second.close()
+    del first, second
+    gc.collect()
+    assert journal() is None
+
+
+@pytest.mark.parametrize("limit", ["max_kept", "max_kept_bytes"])
+def test_kept_results_are_bounded(limit: str) -> None:
     """The oldest results go when there are too many or they are too big."""
-    world = World(**limits)
+    first = World()
+    first.submit()
+    pump(first.clock, 0.1)
+    world = World(**{limit: {"max_kept": 3, "max_kept_bytes": int(3.5 * first.engine.kept_bytes)}[limit]})
     ids = []
     for number in range(6):
         ids.append(world.submit(PUBLIC.format(number)))

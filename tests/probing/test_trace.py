@@ -586,6 +586,16 @@ def test_an_impatient_prober_is_believed_when_nothing_is_far() -> None:
     assert StopReason.GAP_LIMIT is drive.run().stop_reason
 
 
+def test_a_doubted_hop_that_answers_waits_for_its_other_probes() -> None:
+    """Extra probes still under way when one of them is answered are judged before the end: no loss is hidden."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        return None if probe.ttl == 2 and earlier < 3 else line(3)(probe, earlier)
+
+    hop = Drive(request(probes=2), answer).run().hops[1]
+    assert (4, 1, 3) == (hop.stats.sent, hop.stats.received, hop.stats.lost)
+
+
 # --- anything ------------------------------------------------------------------------------------------------
 
 

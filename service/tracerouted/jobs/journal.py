@@ -6,36 +6,23 @@ once, however many followers there are; a follower is only a place in that list,
 its own.
 
 A journal is terminal once its status is, and sealed once nothing can follow (reverse names may still arrive in
-between). Sealing packs the facts into one small byte string; whatever is asked later is folded from it again.
+between). What is kept of it then is `shelf`'s business.
 """
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import msgspec
 from attrs import define, field
 
 from ..model import (
-    AddressDescribed,
-    Asn,
     EndEvent,
     Fact,
-    Family,
     FlowCut,
-    HopRateLimited,
-    HopRetracted,
-    MplsLabel,
-    Outcome,
     ProbeSent,
-    ProbeSettled,
     Status,
     StatusChanged,
-    StopReason,
-    Target,
     Trace,
     TraceEvent,
     TraceRequest,
@@ -45,66 +32,8 @@ from .fold import Fold
 Encoder = Callable[[TraceEvent], bytes]
 CallSoon = Callable[[Callable[[], None]], object]
 
-_KINDS: tuple[type[Any], ...] = (
-    ProbeSent,
-    ProbeSettled,
-    HopRateLimited,
-    HopRetracted,
-    AddressDescribed,
-    StatusChanged,
-    FlowCut,
-)
 #: Facts that change no revision: they show with the next one that does.
 QUIET = (ProbeSent, FlowCut)
-_CODES = {kind: code for code, kind in enumerate(_KINDS)}
-
-
-def pack(facts: list[Fact]) -> bytes:
-    """Facts as compact bytes. Of a judged probe only the judgement is kept."""
-    judged = {fact.number for fact in facts if type(fact) is ProbeSettled}
-    base = next((fact.sent_at for fact in facts if type(fact) is ProbeSent), 0.0)
-    rows: list[tuple[Any, ...]] = []
-    for fact in facts:
-        code = _CODES[type(fact)]
-        if isinstance(fact, ProbeSettled | ProbeSent):
-            if type(fact) is ProbeSettled or fact.number not in judged:
-                rows.append((code, *fact[:3], round((fact.sent_at - base) * 1000), *fact[4:]))
-        elif isinstance(fact, StatusChanged) and fact.target is not None:
-            target = fact.target
-            row = (target.host, target.address, target.family, target.addresses)
-            rows.append((code, *fact[:3], row, *fact[4:]))
-        else:
-            rows.append((code, *fact))
-    return zlib.compress(msgspec.msgpack.encode((base, rows)), 1)
-
-
-def unpack(packed: bytes) -> Iterator[Fact]:
-    """The facts that `pack` was given."""
-    base, rows = msgspec.msgpack.decode(zlib.decompress(packed))
-    for code, *row in rows:
-        kind = _KINDS[code]
-        if kind is ProbeSettled:
-            number, ttl, flow, sent_at, outcome, address, rtt_us, mpls, error = row
-            labels = tuple(MplsLabel(*label) for label in mpls)
-            yield ProbeSettled(
-                number, ttl, flow, round(base + sent_at / 1000, 3), Outcome(outcome), address, rtt_us, labels, error
-            )
-        elif kind is ProbeSent:
-            number, ttl, flow, sent_at = row
-            yield ProbeSent(number, ttl, flow, round(base + sent_at / 1000, 3))
-        elif kind is StatusChanged:
-            status, at, reason, target, source, error = row
-            if target is not None:
-                host, address, family, addresses = target
-                target = Target(host, address, Family(family), tuple(addresses))
-            yield StatusChanged(
-                Status(status), at, None if reason is None else StopReason(reason), target, source, error
-            )
-        elif kind is AddressDescribed:
-            ttl, address, hostname, asn = row
-            yield AddressDescribed(ttl, address, hostname, None if asn is None else Asn(*asn))
-        else:
-            yield kind(*row)
 
 
 @define(eq=False)
@@ -118,7 +47,6 @@ class Journal:
     expires_at: float | None = None
     sealed: bool = False
     _facts: list[Fact] = field(init=False, factory=list)
-    _packed: bytes | None = field(init=False, default=None)
     _fold: Fold | None = field(init=False, default=None)
     _folded: int = field(init=False, default=0)
     _status: Status = field(init=False, default=Status.QUEUED)
@@ -137,41 +65,32 @@ class Journal:
         return self._status
 
     @property
-    def size(self) -> int:
-        """Bytes kept for a sealed trace, without the objects around them."""
-        return len(self._packed or b"")
+    def facts(self) -> Sequence[Fact]:
+        """All facts so far."""
+        return self._facts
 
     def append(self, fact: Fact) -> None:
         """One more fact. Nothing may be appended to a sealed journal."""
         self._facts.append(fact)
-        if type(fact) in QUIET:
+        kind = type(fact)
+        if kind is ProbeSent or kind is FlowCut:
             return
         self._revision += 1
-        if type(fact) is StatusChanged:
+        if isinstance(fact, StatusChanged):
             self._status = fact.status
         if self._followers:
             self._wake()
 
     def seal(self, expires_at: float) -> None:
-        """Nothing follows: the end event becomes available, and the facts are packed."""
+        """Nothing follows: the end event becomes available."""
         self.sealed = True
         self.expires_at = expires_at
         self._revision += 1
         if self._followers:
-            self.log()
             self._wake()
-        self._packed = pack(self._facts)
-        self._facts = []
-        self._fold = None
 
     def trace(self) -> Trace:
         """The trace as it stands."""
-        if self._packed is not None:
-            fold = Fold(self.id, self.request)
-            for fact in unpack(self._packed):
-                fold.apply(fact)
-            fold.revision = self._revision
-            return fold.trace(self.expires_at)
         if self._fold is None:
             self._fold, self._folded = Fold(self.id, self.request), 0
         facts = self._facts
@@ -182,6 +101,8 @@ class Journal:
         for fact in facts[self._folded : last]:
             self._fold.apply(fact)
         self._folded = last
+        if self.sealed:
+            self._fold.revision = self._revision
         return self._fold.trace(self.expires_at)
 
     # --- following -------------------------------------------------------------------------------------------
@@ -206,8 +127,7 @@ class Journal:
             self._log = _EventLog(Fold(self.id, self.request), self._encode)
         log = self._log
         if not log.ended:
-            # Sealing brings a log up to date before it packs: a log begun later starts from the first fact.
-            for fact in self._facts[log.seen :] if self._packed is None else unpack(self._packed):
+            for fact in self._facts[log.seen :]:
                 log.add(fact)
             if self.sealed:
                 log.end(self._revision, self.expires_at)

@@ -7,15 +7,17 @@ by age, count or bytes, oldest first.
 
 from __future__ import annotations
 
+import builtins
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from math import ceil
+from weakref import WeakValueDictionary
 from zlib import crc32
 
 from attrs import Factory, define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -49,7 +51,8 @@ from ..probing.trace import TraceMachine
 from .admission import Admission
 from .engine import Busy, NotReady, Page, Readiness, TargetNotAllowed, UnknownTrace, Unsupported
 from .journal import Journal, JournalFollower
-from .shelf import Shelf
+from .packing import pack, unpack
+from .shelf import Kept, Shelf
 from .tally import Tally
 
 IPAddress = IPv4Address | IPv6Address
@@ -101,6 +104,24 @@ class _Job:
     def request(self) -> TraceRequest:
         return self.journal.request
 
+    @property
+    def status(self) -> Status:
+        return self.journal.status
+
+    @property
+    def revision(self) -> int:
+        return self.journal.revision
+
+    @property
+    def expires_at(self) -> float | None:
+        return self.journal.expires_at
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The target as it was asked for, its normal form, and its address once there is one."""
+        address = () if self.target is None else (self.target.address,)
+        return (self.request.target, self.host, *address)
+
 
 @define(eq=False)
 class MemoryEngine:
@@ -118,8 +139,11 @@ class MemoryEngine:
     _encode: Callable[[TraceEvent], bytes] = lambda event: b""
     _log: Logger = Factory(Logger)
     tally: Tally = field(init=False, factory=Tally)
-    _jobs: dict[str, _Job] = field(init=False, factory=dict)
+    #: by id, in the order of their sequence: what has not been sealed, and what is kept
+    _traces: dict[str, _Job | Kept] = field(init=False, factory=dict)
     _shelf: Shelf = field(init=False)
+    #: journals of kept traces while somebody follows them
+    _reopened: WeakValueDictionary[str, Journal] = field(init=False, factory=WeakValueDictionary)
     _sequence: int = field(init=False, default=0)
     _unfinished: int = field(init=False, default=0)
     _admission: Admission[_Job] = field(init=False)
@@ -131,7 +155,7 @@ class MemoryEngine:
         self._admission = Admission(self._limits.max_running, self._limits.traces_per_prefix)
         self._lengths = TtlCache(LENGTHS_KEPT)
         self._shelf = Shelf(
-            self._clock, self._wall, self._limits.max_kept, self._limits.max_kept_bytes, self._jobs.pop
+            self._clock, self._wall, self._limits.max_kept, self._limits.max_kept_bytes, self._traces.pop
         )
 
     # --- accepting -------------------------------------------------------------------------------------------
@@ -216,7 +240,7 @@ class MemoryEngine:
         self._sequence += 1
         self._unfinished += 1
         job = _Job(self._sequence, owner, journal, now + request.deadline_ms / 1000, str(target))
-        self._jobs[journal.id] = job
+        self._traces[journal.id] = job
         journal.append(StatusChanged(Status.QUEUED, self._wall()))
         if isinstance(target, str):
             resolving = self._resolve(target, request.family)
@@ -416,32 +440,51 @@ class MemoryEngine:
         job.looking_up.clear()
         job.described.clear()
         job.machine = job.run = None
-        job.journal.seal(self._wall() + self._limits.retention_s)
-        if job.journal.id in self._jobs:
-            self._shelf.put(job.journal)
+        journal, expires_at = job.journal, self._wall() + self._limits.retention_s
+        journal.seal(expires_at)
+        if journal.id in self._traces:
+            names = " ".join(dict.fromkeys(job.names))
+            packed = pack(journal.request, journal.facts)
+            kept = self._traces[journal.id] = Kept(
+                journal.id, job.sequence, job.owner, names, journal.status, journal.revision, expires_at, packed
+            )
+            self._shelf.put(kept)
         if self._draining is not None and not self._unfinished:
             self._drained()
 
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def _job(self, trace_id: str) -> _Job:
+    def _find(self, trace_id: str) -> _Job | Kept:
         try:
-            return self._jobs[trace_id]
+            return self._traces[trace_id]
         except KeyError:
             raise UnknownTrace("there is no trace with this id: it expired, was deleted, or never was") from None
 
+    def _journal(self, found: _Job | Kept) -> Journal:
+        """The journal of a trace; that of a kept one is made again."""
+        if isinstance(found, _Job):
+            return found.journal
+        journal = self._reopened.get(found.id)
+        if journal is None:
+            request, facts = unpack(found.packed)
+            journal = Journal(found.id, request, self._encode, self._call_soon)
+            for fact in facts:
+                journal.append(fact)
+            journal.seal(found.expires_at)
+        return journal
+
     def get(self, trace_id: str) -> Trace:
         """See `Engine.get`."""
-        return self._job(trace_id).journal.trace()
+        return self._journal(self._find(trace_id)).trace()
 
     def revision(self, trace_id: str) -> tuple[int, Status, float | None]:
         """See `Engine.revision`."""
-        journal = self._job(trace_id).journal
-        return journal.revision, journal.status, journal.expires_at
+        found = self._find(trace_id)
+        return found.revision, found.status, found.expires_at
 
     def owner(self, trace_id: str) -> str | None:
         """See `Engine.owner`."""
-        return self._job(trace_id).owner
+        return self._find(trace_id).owner
 
     def list(
         self,
@@ -454,46 +497,54 @@ class MemoryEngine:
     ) -> Page:
         """See `Engine.list`."""
         before = self._sequence + 1 if cursor is None else _sequence_of(cursor)
-        found: list[_Job] = []
-        for job in reversed(self._jobs.values()):
+        found: list[_Job | Kept] = []
+        more = False
+        for trace in reversed(self._traces.values()):
             if (
-                job.sequence >= before
-                or (status is not None and job.journal.status is not status)
-                or (owner is not None and job.owner != owner)
-                or (target is not None and target not in (job.request.target, job.host, _address(job)))
+                trace.sequence >= before
+                or (status is not None and trace.status is not status)
+                or (owner is not None and trace.owner != owner)
+                or (target is not None and target not in _names(trace))
             ):
                 continue
-            if len(found) == limit:
-                return Page(tuple(each.journal.trace() for each in found), _cursor_of(found[-1].sequence))
-            found.append(job)
-        return Page(tuple(each.journal.trace() for each in found), None)
+            more = len(found) == limit
+            if more:
+                break
+            found.append(trace)
+        cursor = _cursor_of(found[-1].sequence) if more else None
+        return Page(tuple(self._journal(each).trace() for each in found), cursor)
 
     def follow(self, trace_id: str, notify: Callable[[], None], after: int = 0) -> JournalFollower:
         """See `Engine.follow`."""
-        return self._job(trace_id).journal.follow(notify, after)
+        found = self._find(trace_id)
+        journal = self._journal(found)
+        if isinstance(found, Kept):
+            self._reopened[trace_id] = journal
+        return journal.follow(notify, after)
 
     def finished(self, trace_id: str) -> Deferred[None]:
         """See `Engine.finished`."""
-        job = self._job(trace_id)
+        job = self._find(trace_id)
+        if isinstance(job, Kept) or job.status.terminal:
+            return succeed(None)
+        waiters = job.waiters
 
         def take_back(waiter: Deferred[None]) -> None:
-            if waiter in job.waiters:
-                job.waiters.remove(waiter)
+            if waiter in waiters:
+                waiters.remove(waiter)
 
         waiter: Deferred[None] = Deferred(take_back)
-        if job.journal.status.terminal:
-            waiter.callback(None)
-        else:
-            job.waiters.append(waiter)
+        waiters.append(waiter)
         return waiter
 
     def cancel(self, trace_id: str) -> None:
         """See `Engine.cancel`."""
-        job = self._job(trace_id)
-        self._stop(job)
-        self._seal(job)
-        self._shelf.take(job.journal.id)
-        del self._jobs[job.journal.id]
+        found = self._find(trace_id)
+        if isinstance(found, _Job):
+            self._stop(found)
+            self._seal(found)
+        self._shelf.take(trace_id)
+        del self._traces[trace_id]
 
     def _stop(self, job: _Job) -> None:
         if job.journal.status.terminal:
@@ -521,6 +572,11 @@ class MemoryEngine:
         running = self._admission.running
         return {"running": running, "queued": self._unfinished - running, "kept": len(self._shelf)}
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that finished traces take, about."""
+        return self._shelf.size
+
     # --- shutting down ---------------------------------------------------------------------------------------
 
     def drain(self, patience_s: float) -> Deferred[None]:
@@ -541,20 +597,24 @@ class MemoryEngine:
         return self._draining
 
     def _out_of_patience(self) -> None:
-        for job in list(self._jobs.values()):
+        for job in self._unsealed():
             self._stop(job)
         self._drained()
 
+    def _unsealed(self) -> builtins.list[_Job]:
+        return [found for found in self._traces.values() if isinstance(found, _Job)]
+
     def _drained(self) -> None:
         if self._draining is not None and not self._draining.called:
-            for job in [job for job in self._jobs.values() if not job.journal.sealed]:
+            for job in self._unsealed():
                 self._seal(job)  # without the names still being looked up
             if not self._draining.called:
                 self._draining.callback(None)
 
 
-def _address(job: _Job) -> str | None:
-    return job.target.address if job.target else None
+def _names(trace: _Job | Kept) -> Collection[str]:
+    """What a trace's target is known by."""
+    return trace.names.split(" ") if isinstance(trace, Kept) else trace.names
 
 
 def _cursor_of(sequence: int) -> str:

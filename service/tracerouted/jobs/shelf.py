@@ -4,42 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from .journal import Journal
+from ..model import Status
 
-#: What a kept trace weighs beside its packed facts (job, journal and request objects, table entries).
-KEPT_OVERHEAD_BYTES = 1000
+#: What a kept trace weighs beside its packed facts: a few small objects and two table entries.
+KEPT_OVERHEAD_BYTES = 500
+
+
+@frozen(eq=False, weakref_slot=False)
+class Kept:
+    """A finished trace as it is kept: what listing needs at hand, and everything else packed (see `packing`).
+
+    `names` are the target as it was asked for, its normal form and its address, separated by spaces.
+    """
+
+    id: str
+    sequence: int
+    owner: str | None
+    names: str
+    status: Status
+    revision: int
+    expires_at: float
+    packed: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory it takes, about."""
+        return len(self.packed) + KEPT_OVERHEAD_BYTES
 
 
 @define(eq=False)
 class Shelf:
-    """Keeps sealed journals; `forgotten` is told the id of each that leaves by itself. `wall` gives Unix seconds."""
+    """Keeps finished traces; `forgotten` is told the id of each that leaves by itself. `wall` gives Unix seconds."""
 
     _clock: IReactorTime
     _wall: Callable[[], float]
     _most: int
     _most_bytes: int
     _forgotten: Callable[[str], object]
-    _kept: dict[str, Journal] = field(init=False, factory=dict)
+    _kept: dict[str, Kept] = field(init=False, factory=dict)
     _bytes: int = field(init=False, default=0)
     _expiry: IDelayedCall | None = field(init=False, default=None)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def put(self, journal: Journal) -> None:
+    @property
+    def size(self) -> int:
+        """Bytes of memory all of them take, about."""
+        return self._bytes
+
+    def put(self, kept: Kept) -> None:
         """Keep one more; it may be among those that have to leave."""
-        self._kept[journal.id] = journal
-        self._bytes += journal.size + KEPT_OVERHEAD_BYTES
+        self._kept[kept.id] = kept
+        self._bytes += kept.size
         self._make_room()
 
     def take(self, trace_id: str) -> None:
         """Keep one no longer, if it was kept."""
-        journal = self._kept.pop(trace_id, None)
-        if journal is not None:
-            self._bytes -= journal.size + KEPT_OVERHEAD_BYTES
+        kept = self._kept.pop(trace_id, None)
+        if kept is not None:
+            self._bytes -= kept.size
 
     def close(self) -> None:
         """Let nothing leave by age any more."""
@@ -51,13 +78,13 @@ class Shelf:
         while self._kept:
             oldest = next(iter(self._kept.values()))
             fits = len(self._kept) <= self._most and self._bytes <= self._most_bytes
-            if fits and (oldest.expires_at or 0.0) > self._wall():
+            if fits and oldest.expires_at > self._wall():
                 break
             self.take(oldest.id)
             self._forgotten(oldest.id)
         if self._kept and self._expiry is None:
             oldest = next(iter(self._kept.values()))
-            wait = (oldest.expires_at or 0.0) - self._wall()
+            wait = oldest.expires_at - self._wall()
             self._expiry = self._clock.callLater(max(1.0, wait), self._expire)
 
     def _expire(self) -> None:

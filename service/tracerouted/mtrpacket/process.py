@@ -150,8 +150,14 @@ class MtrProcess(ProcessProtocol):
             if prepared is not None:
                 self._in_flight[token] = (ticket, prepared, now)
         self.sequences += len(lines)
+        data = b"".join(lines)
+        n = self.transport.pipes[0].writeSomeData(data)
+        if n == len(data):
+            if queue and self._flush_call is None:
+                self._flush_call = self._timers.callLater(0, self._flush_soon)
+            return
         self._pipe_busy = True
-        self.transport.write(b"".join(lines))
+        self.transport.write(data[max(0, n) if isinstance(n, int) else 0 :])
 
     def resumeProducing(self) -> None:
         """The pipe has taken all that was written (`IPullProducer`)."""

@@ -198,7 +198,10 @@ class Agenda:
     @property
     def in_first_pass(self) -> bool:
         """Whether TTLs are still to be asked for the first time."""
-        return any(not flow.done and flow.asked < self.reach(flow) for flow in self._flows)
+        for flow in self._flows:  # noqa: SIM110  # asked at every probe: a generator would cost as much as the rest
+            if flow.done is None and flow.asked < self.reach(flow):
+                return True
+        return False
 
     def stalls_at(self, flow: Flow) -> float:
         """When a first pass that has come to its limit without an end may go on; `NEVER` if it may not."""
@@ -222,8 +225,8 @@ class Agenda:
 
     # --- when ------------------------------------------------------------------------------------------------------
 
-    def wake_at(self) -> float:
-        """When something is due, or a stalled first pass may go on."""
+    def wakes_at(self) -> tuple[float, float]:
+        """When something is due to be sent; and when that is, or a stalled first pass may go on."""
         repeats = self._repeats
         while repeats and repeats[0][2].due != repeats[0][0]:
             heappop(repeats)
@@ -238,7 +241,8 @@ class Agenda:
                 due = min(due, self._free_at[flow.asked + 1])
             elif flow.end is None:
                 stalls = min(stalls, self.stalls_at(flow))
-        return min(stalls, max(due, self._pace_at))
+        due = max(due, self._pace_at)
+        return due, min(stalls, due)
 
     def clear(self) -> None:
         """Nothing more is to be sent."""

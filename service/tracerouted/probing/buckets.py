@@ -22,9 +22,10 @@ class TokenBucket:
 
     def wait(self, now: float) -> float:
         """Seconds until a token can be taken: 0 if one can be now."""
-        if self._at is not None and now > self._at:
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-        self._at = now
+        if now != self._at:
+            if self._at is not None and now > self._at:
+                self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
+            self._at = now
         return 0.0 if self._tokens >= _ALMOST else (1 - self._tokens) / self.rate
 
     def take(self) -> None:

@@ -31,9 +31,9 @@ class Cell:
     extras: int = 0
     doubted: bool = False
     #: extra probes that were lost: told only if another one shows that they should be
-    withheld: list[ProbeSettled] = Factory(list)
+    withheld: tuple[ProbeSettled, ...] = ()
     #: what has been published here, so that it can be published again after a retraction
-    facts: list[ProbeSettled] = Factory(list)
+    facts: tuple[ProbeSettled, ...] = ()
 
 
 @define(eq=False)

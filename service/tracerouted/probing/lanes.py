@@ -88,8 +88,8 @@ class Queue:
     _others: deque[Run] = field(init=False, factory=deque)
     _others_turn: bool = field(init=False, default=False)
 
-    def __len__(self) -> int:
-        return len(self._first) + len(self._others)
+    def __bool__(self) -> bool:
+        return bool(self._first or self._others)
 
     def push(self, run: Run) -> None:
         """A trace has something to send."""

@@ -28,6 +28,7 @@ EXHAUSTED_PAUSE_S = 0.02
 SWEEP_S = 0.25
 CROWDED = 1 / 8  # share of the slots beyond which probes hold theirs as briefly as may be
 LEAST_SLEEP_S = 0.0005  # of a trace that had nothing to send after all
+SOON_S = 0.001  # a trace that wakes within this time need not be asked after each answer whether it should sooner
 
 
 @frozen(kw_only=True)
@@ -203,11 +204,16 @@ class Scheduler:
         """Let time pass for a trace, then see how it goes on."""
         if run not in self._runs:
             return
-        run.machine.advance(now, run.lane.proven)
-        if run.machine.wants_proof and run not in run.lane.wanting_proof:
+        machine = run.machine
+        machine.advance(now, run.lane.proven)
+        if machine.wants_proof and run not in run.lane.wanting_proof:
             run.lane.wanting_proof.add(run)
             run.lane.prober.confirm()
-        self._go_on(run, now)
+        if machine.sends_at <= now and not machine.finished:
+            if not run.queued:
+                run.lane.requeue(run)
+        else:
+            self._go_on(run, now)
 
     def _go_on(self, run: Run, now: float) -> None:
         """End a trace, queue it or put it to sleep."""
@@ -216,12 +222,14 @@ class Scheduler:
         if run.machine.finished:
             self._forget(run)
             run.ended()
-        elif not run.queued:
+        elif not run.queued and not now < run.wake <= now + SOON_S:
             self._sleep(run, now)
 
     def _sleep(self, run: Run, now: float, least: float = 0.0) -> None:
         """Wake a trace when it next has something to do; at once if that is now and `least` allows."""
-        wake = max(run.machine.wake_at(), least)
+        wake = run.machine.wake_at()
+        if wake < least:
+            wake = least
         if wake <= now:
             run.lane.requeue(run)
         elif wake != run.wake:

@@ -82,6 +82,8 @@ class TraceMachine:
     ) -> None:
         self.finished: StopReason | None = None
         self.error: str | None = None
+        #: from when on there is something to send, by the last `wake_at`
+        self.sends_at = NEVER
         self._probes = request.probes
         self._max_ttl = request.max_ttl
         self._gap_limit = request.gap_limit
@@ -141,7 +143,8 @@ class TraceMachine:
         """When `next_probe` or `advance` may next have something to do."""
         if self.finished:
             return NEVER
-        wake = min(self._deadline, self._agenda.wake_at(), self._patience.wake_at())
+        self.sends_at, wake = self._agenda.wakes_at()
+        wake = min(wake, self._deadline, self._patience.wake_at())
         for flow in self._flows:
             if flow.hold_until and not flow.done:
                 wake = min(wake, flow.hold_until)
@@ -455,6 +458,7 @@ class TraceMachine:
     def _admit_extras(self, probe: InFlight, cell: Cell) -> None:
         """A doubted hop has answered: its extra probes count, the lost ones and those still under way."""
         cell.extras = 0
+        cell.flow.complete_below = min(cell.flow.complete_below, cell.ttl)
         if probe.extra:
             probe.extra = probe.judged = False
             cell.issued += 1
@@ -466,7 +470,7 @@ class TraceMachine:
                 cell.issued += 1
                 cell.judged += 1
                 self._ledger.publish(cell, fact)
-        cell.withheld = []
+        cell.withheld = ()
 
     def _judge_error(self, probe: InFlight, error: str | None, now: float) -> None:
         if probe.cell is None or probe.judged:
@@ -492,7 +496,7 @@ class TraceMachine:
         if probe.extra and probe.cell is not None:
             probe.judged = True
             if outcome is Outcome.TIMEOUT:
-                probe.cell.withheld.append(fact)
+                probe.cell.withheld = (*probe.cell.withheld, fact)
         else:
             if probe.cell is not None and probe.cell.first is probe:
                 probe.cell.fate = fact
