@@ -408,6 +408,7 @@ def test_followers_of_a_kept_trace_share_its_events() -> None:
     trace_id = world.submit()
     pump(world.clock, 1)
     first, second = (world.engine.follow(trace_id, lambda: None) for _ in range(2))
+    pump(world.clock, 0.1)  # both are notified
     assert first.take()[-1] is second.take()[-1]
     journal = weakref.ref(first._journal)
     first.close()
