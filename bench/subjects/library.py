@@ -17,6 +17,7 @@ from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from tracerouted.cli import spare_collector
 from tracerouted.library import Tracer
 from tracerouted.model import Outcome, Trace, TraceRequest
 from tracerouted.settings import Settings
@@ -119,6 +120,7 @@ class Jobs(LineOnlyReceiver):
 def main() -> None:
     """Start the engine, say so, then take jobs until standard input ends."""
     reactor.seconds = time.monotonic
+    spare_collector()  # as the daemon does
     tracer = Tracer(reactor, Settings(**arguments()))
 
     def started(readiness: object) -> None:

@@ -227,6 +227,16 @@ def use_monotonic_clock(reactor: Any) -> None:
     reactor.seconds = time.monotonic
 
 
+def spare_collector() -> None:
+    """Have Python look for cyclic garbage less often (gc(3)): for a process that does little else than trace.
+
+    What a probe leaves behind dies by reference count; looking for cycles after every few hundred allocations costs
+    a tenth of the processor time under load, and what was imported is looked at no more.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def run(settings: Settings, make_service: MakeService) -> int:
     """Run a service on the global reactor until it is told to stop; the exit status of the process.
 
@@ -235,10 +245,7 @@ def run(settings: Settings, make_service: MakeService) -> int:
     from twisted.internet import reactor
 
     use_monotonic_clock(reactor)
-    # What a probe leaves behind dies by reference count; looking for cycles after every few hundred allocations costs
-    # a tenth of the processor time under load, and what was imported is looked at no more.
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    spare_collector()
     process = _Process(reactor, settings)
     # As process 1 of a container, a signal without a handler would be lost: handlers come before all else. Twisted
     # takes SIGTERM for itself when it starts, so they are set again once it has.

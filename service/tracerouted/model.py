@@ -152,11 +152,10 @@ class TraceRequest:
             raise InvalidRequest(problems)
 
     def _problems(self) -> Iterator[Problem]:
-        for attribute in fields(TraceRequest):
-            bounds = attribute.metadata.get("range")
-            value = getattr(self, attribute.name)
-            if bounds is not None and value is not None and not bounds.least <= value <= bounds.most:
-                yield Problem(attribute.name, f"must be from {bounds.least} to {bounds.most}; got {value}")
+        for name, bounds in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not bounds.least <= value <= bounds.most:
+                yield Problem(name, f"must be from {bounds.least} to {bounds.most}; got {value}")
         if self.first_ttl > self.max_ttl:
             yield Problem("first_ttl", f"must not be above max_ttl ({self.max_ttl}); got {self.first_ttl}")
         if self.protocol is Protocol.ICMP and self.port is not None:
@@ -173,6 +172,13 @@ class TraceRequest:
         least = LEAST_SIZE.get(self.family, 0) if self.family else 0
         if self.size < least:
             yield Problem("size", f"must be at least {least} with {self.family}; got {self.size}")
+
+
+_RANGES: tuple[tuple[str, Range], ...] = tuple(
+    (attribute.name, attribute.metadata["range"])
+    for attribute in fields(TraceRequest)
+    if "range" in attribute.metadata
+)
 
 
 # --- what happened -------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ A word nobody knows becomes `Word.UNKNOWN` with the printable part of its text k
 from __future__ import annotations
 
 from enum import Enum, StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -73,14 +74,9 @@ def prepare(
     it an unreachable route crashes mtr-packet.
     """
     protocol = Protocol(protocol)
-    target, source = ip_address(address), ip_address(source_address)
+    target, source = _host(address), _host(source_address)
     if type(target) is not type(source):
         raise ValueError(f"{target} cannot be probed from {source}: the families differ")
-    for parsed in (target, source):
-        if parsed.is_unspecified:
-            raise ValueError(f"{parsed} names no host")
-        if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
-            raise ValueError(f"{parsed} has a zone id")
     family = Family.IPV4 if isinstance(target, IPv4Address) else Family.IPV6
     _bounded("size", size, LEAST_SIZE[family], MOST_SIZE)
     _bounded("tos", tos, 0, 255)
@@ -96,6 +92,17 @@ def prepare(
         _bounded("port", port, 1, MOST_UDP_PORT if protocol is Protocol.UDP else 65535)
         words += f" port {port:d}"
     return Prepared(family, protocol, str(target), timeout_s, words.encode("ascii"))
+
+
+@lru_cache(256)  # a trace's probes are prepared twice, and most leave from the same address
+def _host(text: str) -> IPv4Address | IPv6Address:
+    """The address of some host. Raises ValueError for anything else."""
+    parsed = ip_address(text)
+    if parsed.is_unspecified:
+        raise ValueError(f"{parsed} names no host")
+    if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
+        raise ValueError(f"{parsed} has a zone id")
+    return parsed
 
 
 def _bounded(name: str, value: int, least: int, most: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_address
 
 #: Nothing is sent: connecting a datagram socket only asks the kernel's routing table (connect(2), ip(7)).
 _ANY_PORT = 9
@@ -11,7 +10,6 @@ _ANY_PORT = 9
 
 def source_address(target: str) -> str:
     """The local address the kernel would use towards `target`, both as text. Raises OSError without a route."""
-    version = ip_address(target).version
-    with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((target, _ANY_PORT))
         return str(probe.getsockname()[0])
