@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, DeferredSemaphore, ensureDeferred, gatherResults
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
@@ -68,23 +68,30 @@ class Jobs(LineOnlyReceiver):
     ) -> dict[str, Any]:
         """Trace all targets; the wall clock runs from the first submission to the last end."""
         tracer = self._tracer
-        place = DeferredSemaphore(at_once or len(targets))
         walls: list[float] = []
         ids: list[str] = []
+        waiting = iter(targets)
+        done: Deferred[None] = Deferred()
 
-        async def one(target: str) -> None:
-            began = time.perf_counter()
-            accepted = tracer.submit(TraceRequest(target=target, resolve_names=False, **fields))
-            ids.append(accepted.id)
-            await tracer.engine.finished(accepted.id)
-            walls.append(time.perf_counter() - began)
+        def following(_: None = None, began: float = 0.0) -> None:
+            if began:
+                walls.append(time.perf_counter() - began)
+            target = next(waiting, None)
+            if target is not None:
+                began = time.perf_counter()
+                accepted = tracer.submit(TraceRequest(target=target, resolve_names=False, **fields))
+                ids.append(accepted.id)
+                tracer.engine.finished(accepted.id).addCallback(following, began).addErrback(done.errback)
+            elif len(walls) == len(targets):
+                done.callback(None)
 
         packets = sum(cpu_s(pid) for pid in children(os.getpid()))
         self._pauses.clear()
         drops = raw_drops(os.getpid())
         cpu, began = time.process_time(), time.perf_counter()
-        running: list[Deferred[Any]] = [place.run(lambda t=t: ensureDeferred(one(t))) for t in targets]
-        await gatherResults(running)
+        for _ in targets[: at_once or None]:
+            following()
+        await done
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
         answer: dict[str, Any] = {
             "wall_s": wall,

@@ -57,7 +57,13 @@ class Agenda:
         """The probe to send now, None if nothing is due. `patient` is for those that do not have to be."""
         if now < self._pace_at:
             return None
-        probe = self._take_again() or self._take_scout() or self._take_first(now, patient)
+        probe = None
+        if self._again:
+            probe = self._take_again()
+        if probe is None and self._scout_due:
+            probe = self._take_scout()
+        if probe is None:
+            probe = self._take_first(now, patient)
         if probe is None and self._repeats:
             probe = self._take_repeat(now, patient)
         if probe is not None:
@@ -75,7 +81,7 @@ class Agenda:
 
     def _take_scout(self) -> InFlight | None:
         flow = self._flows[0]
-        if not self._scout_due or (self._issued < SCOUT_AFTER and flow.asked < self.reach(flow)):
+        if self._issued < SCOUT_AFTER and flow.asked < self.reach(flow):
             return None
         self._scout_due = False
         if flow.end is not None:
@@ -121,7 +127,8 @@ class Agenda:
         ttl = cell.ttl
         self._issued += 1
         cell.last_sent = self._sent_at[ttl] = now
-        self._free_at[ttl] = max(self._free_at[ttl], now + self._interval)
+        if self._free_at[ttl] < now + self._interval:
+            self._free_at[ttl] = now + self._interval
         if cell.issued >= self._probes:
             cell.doubted = False
             cell.extras += 1

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from ..model import Fact, FlowCut, HopRateLimited, HopRetracted, Outcome, ProbeSent, ProbeSettled
 from .flow import MOST_TTL, Cell, Flow, InFlight
 
-_new = tuple.__new__  # a third of the price of the class, and there is one per probe
+_new = tuple.__new__  # there is one fact or more per probe, and a class costs three times as much
+
 
 
 class Ledger:

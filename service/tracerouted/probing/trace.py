@@ -48,6 +48,8 @@ LEAST_TRIES = 4
 #: Something farther than this share of what an impatient prober waits shows that it gives up too soon.
 FAR = 0.7
 
+_new = tuple.__new__  # there is one fact or more per probe, and a class costs three times as much
+
 _PRECEDENCE = (
     StopReason.REACHED,
     StopReason.UNREACHABLE,
@@ -121,10 +123,11 @@ class TraceMachine:
         probe.sent_at = now
         probe.wall_sent_at = round(now + self._wall_offset, 3)
         self._patience.begin(probe, now)
-        if probe.flow.end is not None and probe.cell is not None and probe.ttl > probe.flow.end.ttl:
-            self._hold(probe.flow, probe.flow.end, now)
-        if probe.extra and probe.flow.end is not None:
-            self._doubtful(probe.flow, probe.flow.end, now)
+        end = probe.flow.end
+        if end is not None and probe.cell is not None and probe.ttl > end.ttl:
+            self._hold(probe.flow, end, now)
+        if probe.extra and end is not None:
+            self._doubtful(probe.flow, end, now)
         elif probe.cell is not None:
             self._ledger.sent(probe)
         return probe
@@ -240,16 +243,19 @@ class TraceMachine:
         rtt = now - probe.sent_at if reply.rtt_us is None else reply.rtt_us / 1e6
         if rtt > self._agenda.largest_rtt:
             self._agenda.largest_rtt = rtt
-        fact = ProbeSettled(
-            probe.number,
-            probe.ttl,
-            flow.number,
-            probe.wall_sent_at,
-            outcome,
-            address,
-            reply.rtt_us,
-            reply.mpls,
-            reply.error,
+        fact = _new(
+            ProbeSettled,
+            (
+                probe.number,
+                probe.ttl,
+                flow.number,
+                probe.wall_sent_at,
+                outcome,
+                address,
+                reply.rtt_us,
+                reply.mpls,
+                reply.error,
+            ),
         )
         ends = from_target or outcome is not Outcome.TTL_EXPIRED
         if self._replies_may_be_routers:
@@ -267,12 +273,14 @@ class TraceMachine:
             return
         if probe.cell.first is probe:
             probe.cell.fate = fact
-        flow.target_replied |= outcome is Outcome.REPLY
-        if flow.end is not None and probe.ttl > flow.end.ttl and self._disproves(flow.end, outcome, from_target):
+        if outcome is Outcome.REPLY:
+            flow.target_replied = True
+        end = flow.end
+        if end is not None and probe.ttl > end.ttl:
+            if not self._disproves(end, outcome, from_target):
+                self._beyond_end(flow, end, probe, fact, now)
+                return
             self._drop_end(flow, probe, now)
-        if flow.end is not None and probe.ttl > flow.end.ttl:
-            self._beyond_end(flow, flow.end, probe, fact, now)
-            return
         cell = probe.cell
         cell.doubted = False
         if cell.extras:
@@ -281,8 +289,9 @@ class TraceMachine:
             flow.news_at = now
             self._patience.shorten(now)
         cell.answers += 1
-        cell.rtt_max = max(cell.rtt_max, rtt)
-        self._settle(probe, fact, now)
+        if rtt > cell.rtt_max:
+            cell.rtt_max = rtt
+        self._tell(probe, cell, fact)
         if ends:
             self._on_ender(probe, fact, now)
         elif probe.ttl > flow.highest_router:
@@ -309,7 +318,8 @@ class TraceMachine:
         flow.highest_router = ttl
         if self._probes > 1:
             self._agenda.quicken(flow, before, now)
-        self._agenda.extend(flow)
+        if flow.end is None:
+            self._agenda.extend(flow)
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -509,6 +519,10 @@ class TraceMachine:
         if flow.end is not None and probe.ttl > flow.end.ttl:
             self._beyond_end(flow, flow.end, probe, fact, now)
             return
+        self._tell(probe, cell, fact)
+
+    def _tell(self, probe: InFlight, cell: Cell, fact: ProbeSettled) -> None:
+        """Say what became of a probe, at its own hop."""
         if probe.judged:
             self._restored(cell, fact)
             return
@@ -527,7 +541,7 @@ class TraceMachine:
         if self.finished or flow.done:
             return
         flow.done = self._flow_end(flow, now)
-        if flow.done and all(other.done for other in self._flows):
+        if flow.done is not None and all(other.done for other in self._flows):
             reasons = {other.done for other in self._flows}
             self.stop(next(reason for reason in _PRECEDENCE if reason in reasons))
 
