@@ -112,10 +112,11 @@ def test_a_remembered_length_is_used() -> None:
     assert drive.now <= 22 * 0.01 + 0.025
 
 
-@pytest.mark.parametrize("length", [4, 20, 30])
-def test_a_remembered_length_may_be_wrong(length: int) -> None:
+@pytest.mark.parametrize("rtt", [0.0001, 0.01])
+@pytest.mark.parametrize("length", [1, 4, 11, 13, 20, 30])
+def test_a_remembered_length_may_be_wrong(length: int, rtt: float) -> None:
     """A path that has become shorter or longer than remembered is still found whole."""
-    trace = Drive(request(), line(length, 0.01), expected_length=12).run()
+    trace = Drive(request(), line(length, rtt), expected_length=12).run()
     assert routers(length) == addresses(trace)
 
 
@@ -584,6 +585,15 @@ def test_an_impatient_prober_is_believed_when_nothing_is_far() -> None:
     assert [0, 0, 1, 0, 0, 0] == [hop.stats.lost for hop in trace.hops]
     drive = Drive(request(protocol=Protocol.TCP), lambda probe, earlier: None, impatience=1.0)
     assert StopReason.GAP_LIMIT is drive.run().stop_reason
+
+
+def test_a_path_of_remembered_length_is_asked_from_its_far_end() -> None:
+    """What takes longest leaves first, so that a long path takes one RTT; nothing goes beyond its end."""
+    drive = Drive(request(probes=1), line(22, 0.1 / 22), expected_length=22)
+    assert routers(22) == addresses(drive.run())
+    assert drive.now <= 0.105
+    ttls = [ttl for _, ttl, _ in drive.sent]
+    assert [22, 21, *range(20, 0, -1)] == [ttl for ttl in ttls if ttl != 64]
 
 
 def test_a_doubted_hop_that_answers_waits_for_its_other_probes() -> None:

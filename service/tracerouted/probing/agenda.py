@@ -13,7 +13,7 @@ from .flow import MOST_TTL, Cell, Flow, InFlight
 
 NEVER = float("inf")
 
-PACE_S = 0.001
+PACE_S = 0.0005
 #: A late timer may catch up so many probes: the pace is about bursts, not about exact spacing.
 CATCH_UP = 2
 SCOUT_TTL = 64
@@ -49,6 +49,7 @@ class Agenda:
         self.scout_rtt: float | None = None
         for flow in flows:
             flow.news_at = now
+            flow.far = min(expected or 0, request.max_ttl)
             self.extend(flow)
 
     # --- what to send ------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ class Agenda:
 
     def _take_scout(self) -> InFlight | None:
         flow = self._flows[0]
-        if self._issued < SCOUT_AFTER and flow.asked < self.reach(flow):
+        if self._issued < SCOUT_AFTER and self.next_ttl(flow):
             return None
         self._scout_due = False
         if flow.end is not None:
@@ -91,14 +92,14 @@ class Agenda:
 
     def _take_first(self, now: float, patient: bool) -> InFlight | None:
         for flow in self._flows:
-            ttl = flow.asked + 1
-            limit = self.reach(flow)
-            while ttl <= limit and (cell := flow.cells[ttl]) is not None and cell.issued:
-                flow.asked = ttl  # kept from before a disproved end
-                ttl += 1
-            if ttl > limit or flow.done or self._free_at[ttl] > now:
+            ttl = self.next_ttl(flow)
+            if not ttl or flow.done or self._free_at[ttl] > now:
                 continue
-            flow.asked = ttl
+            if flow.far > flow.asked:
+                flow.far -= 1
+            else:
+                flow.asked = ttl
+            flow.top = max(flow.top, ttl)
             flow.news_at = now
             cell = flow.cells[ttl] = Cell(flow, ttl)
             return self._issue(cell, now, patient)
@@ -202,11 +203,25 @@ class Agenda:
             return flow.limit
         return 0 if end.firm or end.reason is StopReason.LOOP else min(self._max_ttl, end.ttl + 1)
 
+    def next_ttl(self, flow: Flow) -> int:
+        """The TTL the first pass asks next; 0 when it has come as far as it may.
+
+        It goes up from the first TTL, but down a path whose length is remembered: what takes longest leaves first.
+        """
+        if flow.far > flow.asked:
+            return flow.far
+        limit = flow.limit if flow.end is None else self.reach(flow)
+        ttl = flow.asked + 1
+        while ttl <= limit and (cell := flow.cells[ttl]) is not None and cell.issued:
+            flow.asked = ttl  # on the way down, or before an end that was disproved
+            ttl += 1
+        return ttl if ttl <= limit else 0
+
     @property
     def in_first_pass(self) -> bool:
         """Whether TTLs are still to be asked for the first time."""
         for flow in self._flows:  # noqa: SIM110  # asked at every probe: a generator would cost as much as the rest
-            if flow.done is None and flow.asked < self.reach(flow):
+            if flow.done is None and self.next_ttl(flow):
                 return True
         return False
 
@@ -244,8 +259,8 @@ class Agenda:
         for flow in self._flows:
             if flow.done:
                 continue
-            if flow.asked < self.reach(flow):
-                due = min(due, self._free_at[flow.asked + 1])
+            if ttl := self.next_ttl(flow):
+                due = min(due, self._free_at[ttl])
             elif flow.end is None:
                 stalls = min(stalls, self.stalls_at(flow))
         due = max(due, self._pace_at)

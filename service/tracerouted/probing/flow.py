@@ -87,6 +87,10 @@ class Flow:
     #: the first pass has come this far, and may go on to `limit`
     asked: int = field(init=False)
     limit: int = field(init=False)
+    #: while above `asked`: the first pass comes down a path of remembered length, and is at this TTL
+    far: int = 0
+    #: the highest TTL asked
+    top: int = 0
     #: highest TTL at which a router answered
     highest_router: int = field(init=False)
     #: every TTL below is complete: all its probes sent and judged
@@ -132,7 +136,7 @@ class Flow:
 
     def later_rtt(self, ttl: int) -> float | None:
         """The largest RTT (seconds) of the nearest later TTL that answered, None if none did."""
-        for later in range(ttl + 1, self.asked + 1):
+        for later in range(ttl + 1, self.top + 1):
             cell = self.cells[later]
             if cell is not None and cell.answers:
                 return cell.rtt_max

@@ -13,7 +13,6 @@ from .flow import MOST_TTL, Cell, Flow, InFlight
 _new = tuple.__new__  # there is one fact or more per probe, and a class costs three times as much
 
 
-
 class Ledger:
     """The facts of one trace, told to `emit` in order."""
 

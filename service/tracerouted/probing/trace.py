@@ -3,7 +3,7 @@
 Pure: no reactor, no clock, no sockets. Whoever drives it asks `next_probe` when it has room to send, hands answers to
 `on_reply`, calls `advance` when `wake_at` has come, and finds what happened in the facts given to `emit`.
 
-How it traces. The first pass sends one probe to each TTL, at least a millisecond apart, far enough ahead of the
+How it traces. The first pass sends one probe to each TTL, half a millisecond apart, far enough ahead of the
 answers that an answering path costs one RTT instead of the sum of all; a scout with TTL 64 learns early whether the
 target answers at all and how far away it is. The end (the target, or who says it cannot be reached) stops anything
 above it, and what its responder says to higher TTLs counts at the end. Further probes to a TTL keep `interval_ms`
@@ -373,7 +373,7 @@ class TraceMachine:
         cell = flow.cells[end.ttl]
         if cell is None or end.reason is StopReason.LOOP:
             return
-        for beyond in flow.cells[end.ttl + 1 : flow.asked + 1]:
+        for beyond in flow.cells[end.ttl + 1 : flow.top + 1]:
             if cell.issued >= self._probes:
                 break
             if beyond is None or beyond.first is None:
@@ -425,6 +425,7 @@ class TraceMachine:
         flow.disproved.add(end.ttl)
         self._undo_end(flow, end, lambda fact: True, now)
         adopted = flow.cells[probe.ttl] = probe.cell = Cell(flow, probe.ttl, 1, last_sent=probe.sent_at, first=probe)
+        flow.top = probe.ttl
         probe.judged = False
         if self._probes > 1:
             self._agenda.repeat(adopted, now)
@@ -451,7 +452,8 @@ class TraceMachine:
         flow.claimed.clear()
         flow.counted.clear()
         flow.cells[end.ttl + 1 :] = [None] * (MOST_TTL - end.ttl)
-        flow.asked = end.ttl
+        flow.asked = min(flow.asked, end.ttl)
+        flow.top = end.ttl
         self._ledger.cut(flow, end.ttl)  # what was under way beyond is void
         self._agenda.extend(flow)
 
@@ -572,7 +574,7 @@ class TraceMachine:
         """Whether something under way could still disprove the end, and has not had its time."""
         if end.firm or end.reason is StopReason.LOOP:
             return False
-        if flow.asked < self._agenda.reach(flow) or self._agenda.above(flow, end.ttl):
+        if self._agenda.next_ttl(flow) or self._agenda.above(flow, end.ttl):
             return True
         return now < flow.hold_until and self._patience.above(flow, end.ttl)
 
