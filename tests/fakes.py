@@ -25,6 +25,8 @@ from zope.interface import implementer
 
 from fake_mtr_packet import GARBAGE, FakeMtr, Faults
 
+PIPE_BYTES = 65_536  # what a pipe holds (pipe(7))
+
 __all__ = ["FakeMtr", "FakeProcess", "Faults", "ProcessClock", "Recorder", "install_fake", "supervised"]
 
 
@@ -46,13 +48,22 @@ class FakeProcess:
         self._buffer = b""
         self._scheduled = False
         self._rest = b""
+        self._late = b""
         self._producer: Any = None
+        self.pipes = {0: self}
 
-    # IProcessTransport and IConsumer, as far as they are used
+    # IProcessTransport, its standard input and IConsumer, as far as they are used
+
+    def writeSomeData(self, data: bytes) -> int:
+        """What the pipe takes is read by the child in a later turn."""
+        taken = data[: max(0, PIPE_BYTES - len(self._buffer))]
+        self._buffer += taken
+        self._schedule()
+        return len(taken)
 
     def write(self, data: bytes) -> None:
-        """Buffered; leaves in a later turn, as Twisted's transports do."""
-        self._buffer += data
+        """Buffered until the pipe takes it, as Twisted's transports do."""
+        self._late += data
         self._schedule()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -118,8 +129,10 @@ class FakeProcess:
                 delayed[delay] = delayed.get(delay, b"") + output
         for delay, output in delayed.items():
             self.clock.callLater(delay, self.say, output)
-        if self._producer is not None:
-            self._producer.resumeProducing()
+        if self._late:
+            self._late = self._late[self.writeSomeData(self._late) :]
+            if not self._late:
+                self._producer.resumeProducing()
 
 
 @implementer(IReactorProcess)

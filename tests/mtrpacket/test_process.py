@@ -2,7 +2,7 @@
 
 import pytest
 
-from fakes import FakeMtr, Faults, ProcessClock, supervised
+from fakes import PIPE_BYTES, FakeMtr, Faults, ProcessClock, supervised
 from tracerouted.model import Family, Protocol, Reply, ReplyKind, RetryReason
 from tracerouted.mtrpacket.codec import MAX_TOKEN
 from tracerouted.probing.prober import ProbeKind
@@ -323,13 +323,14 @@ def test_a_full_pipe_is_noticed():
     child.stopped = True
     before = len(child.writes)
     prepared = prober.prepare(kind())
-    for ticket in range(500):
+    for ticket in range(2000):
         prober.send(prepared, 1, None, ticket)
     clock.run(4)
     assert before == len(child.writes)
-    assert len(child._buffer) <= 8 * 200
+    assert PIPE_BYTES == len(child._buffer)
+    assert len(child._late) <= 8 * 200
     assert child.signals == ["KILL"]
-    assert set(range(500)) == set(recorder.by_ticket())
+    assert set(range(2000)) == set(recorder.by_ticket())
 
 
 # --- death -------------------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """One mtr-packet process: its tokens, the probes in flight, the batching of commands, and its watchdog.
 
-Out. Lines queued during a reactor turn leave together, at most `Limits.lines_per_write` in one write to the pipe:
-mtr-packet handles all it has read before it looks at its sockets again, so longer batches would show up as RTT.
-The next batch is written only when the pipe has taken the one before (we are the pipe's pull producer).
+Out. Lines queued during a reactor turn leave together, at most `Limits.lines_per_write` in one write to the pipe and
+one write per turn: mtr-packet handles all it has read before it looks at its sockets again, so longer batches would
+show up as RTT. They are written at once, not when the reactor next finds the pipe writable: that would cost two turns
+per write. What a full pipe does not take goes to the transport, and nothing more is written until that has left (we
+are its pull producer).
 
 In. Each chunk is decoded whole; every answer goes to `Listener.on_reply`, then `Listener.on_turn` is called once,
 and what it sends leaves in the same turn. There is no Deferred and no delayed call per probe.
@@ -150,14 +152,15 @@ class MtrProcess(ProcessProtocol):
             if prepared is not None:
                 self._in_flight[token] = (ticket, prepared, now)
         self.sequences += len(lines)
-        data = b"".join(lines)
-        n = self.transport.pipes[0].writeSomeData(data)
-        if n == len(data):
-            if queue and self._flush_call is None:
-                self._flush_call = self._timers.callLater(0, self._flush_soon)
-            return
-        self._pipe_busy = True
-        self.transport.write(data[max(0, n) if isinstance(n, int) else 0 :])
+        self._put(b"".join(lines))
+        if queue and not self._pipe_busy and self._flush_call is None:
+            self._flush_call = self._timers.callLater(0, self._flush_soon)
+
+    def _put(self, data: bytes) -> None:
+        taken = self.transport.pipes[0].writeSomeData(data)
+        if taken != len(data):
+            self._pipe_busy = True
+            self.transport.write(data[taken if isinstance(taken, int) else 0 :])  # an exception: the pipe is gone
 
     def resumeProducing(self) -> None:
         """The pipe has taken all that was written (`IPullProducer`)."""
@@ -173,11 +176,11 @@ class MtrProcess(ProcessProtocol):
     def connectionMade(self) -> None:
         """Spawned: start the watchdog and tell the owner."""
         self._tick_call = self._timers.callLater(self._limits.tick_s, self._tick)
+        self.transport.registerProducer(self, False)
         if self.sequences:
             self._token = self._spend_token = 1
-            self.transport.write(spend_sequence(1, self._owner.family) * self.sequences)
+            self._put(spend_sequence(1, self._owner.family) * self.sequences)
         self._owner.process_started(self)
-        self.transport.registerProducer(self, False)
 
     def outReceived(self, data: bytes) -> None:
         """Replies, in any chunking."""
