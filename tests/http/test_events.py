@@ -205,7 +205,7 @@ def test_one_write_a_turn(service: Service) -> None:
     connection = follow(service, trace_id)
     before = len(connection.received)
     service.engine.start(trace_id)
-    service.engine.probe(trace_id, 1, *[probe_of("192.0.2.1", n) for n in range(1, 50)])
+    service.engine.probe(trace_id, 1, *[probe_of("192.0.2.1", n) for n in range(1, 25)])
     assert before == len(connection.received)
     turn(service)
     chunk = connection.received[before:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,8 +31,13 @@ class World:
 
     def __init__(self, request: TraceRequest) -> None:
         self.soon: list[Callable[[], None]] = []
+        self.delays: list[float] = []
         self.encoded: list[TraceEvent] = []
-        self.journal = Journal("id", request, self._encode, self.soon.append)
+        self.journal = Journal("id", request, self._encode, self._call_later)
+
+    def _call_later(self, delay: float, call: Callable[[], None]) -> None:
+        self.delays.append(delay)
+        self.soon.append(call)
 
     def _encode(self, event: TraceEvent) -> bytes:
         self.encoded.append(event)
@@ -237,3 +243,15 @@ def test_resuming_after_the_end() -> None:
     follower = world.journal.follow(lambda: None, world.journal.revision)
     assert follower.done
     assert [] == follower.take()
+
+
+def test_many_followers_are_told_less_often() -> None:
+    """A few followers are told in the next turn; a thousand ten times a second, of all that happened by then."""
+    request, facts = story()
+    for followers, delay in ((1, 0.0), (9, 0.0), (100, 0.01), (1000, 0.1)):
+        world = World(request)
+        for _ in range(followers):
+            world.journal.follow(lambda: None, 0)
+        for fact in facts:
+            world.journal.append(fact)
+        assert [delay] == [pytest.approx(each) for each in world.delays]

@@ -23,7 +23,7 @@ def test_packing_loses_nothing(story: tuple[TraceRequest, list[Fact]]) -> None:
 
 
 def _read(request: TraceRequest, facts: list[Fact]) -> Trace:
-    journal = Journal("id", request, lambda event: b"", lambda call: None)
+    journal = Journal("id", request, lambda event: b"", lambda delay, call: None)
     for fact in facts:
         journal.append(fact)
     journal.seal(WALL + 3600)

@@ -236,7 +236,7 @@ class MemoryEngine:
 
     def _accept(self, request: TraceRequest, owner: str | None, target: IPAddress | str) -> _Job:
         now = self._clock.seconds()
-        journal = Journal(secrets.token_urlsafe(16), request, self._encode, self._call_soon)
+        journal = Journal(secrets.token_urlsafe(16), request, self._encode, self._clock.callLater)
         self._sequence += 1
         self._unfinished += 1
         job = _Job(self._sequence, owner, journal, now + request.deadline_ms / 1000, str(target))
@@ -252,9 +252,6 @@ class MemoryEngine:
         if job.journal.status is Status.QUEUED:  # once it runs, its machine minds the deadline
             job.timer = self._clock.callLater(request.deadline_ms / 1000, self._missed, job)
         return job
-
-    def _call_soon(self, call: Callable[[], None]) -> object:
-        return self._clock.callLater(0, call)
 
     # --- on the way to running -----------------------------------------------------------------------------------
 
@@ -467,7 +464,7 @@ class MemoryEngine:
         journal = self._reopened.get(found.id)
         if journal is None:
             request, facts = unpack(found.packed)
-            journal = Journal(found.id, request, self._encode, self._call_soon)
+            journal = Journal(found.id, request, self._encode, self._clock.callLater)
             for fact in facts:
                 journal.append(fact)
             journal.seal(found.expires_at)
