@@ -24,11 +24,8 @@ from twisted.python.failure import Failure
 
 from ..model import (
     LEAST_SIZE,
-    AddressDescribed,
-    Fact,
     Family,
     InvalidRequest,
-    ProbeSettled,
     Problem,
     Protocol,
     Status,
@@ -40,7 +37,7 @@ from ..model import (
     TraceRequest,
 )
 from ..naming.cache import TtlCache
-from ..naming.describer import Describer, Description
+from ..naming.describer import Describer
 from ..naming.errors import LookUpFailed
 from ..naming.hostname import parse_target
 from ..naming.policy import TargetPolicy, prefix_of
@@ -49,6 +46,7 @@ from ..probing.prober import ProbeKind, Prober
 from ..probing.scheduler import Scheduler
 from ..probing.trace import TraceMachine
 from .admission import Admission
+from .describing import Describing
 from .engine import Busy, NotReady, Page, Readiness, TargetNotAllowed, UnknownTrace, Unsupported
 from .journal import Journal, JournalFollower
 from .packing import pack, unpack
@@ -96,9 +94,8 @@ class _Job:
     run: Run | None = None
     timer: IDelayedCall | None = None
     resolving: Deferred[None] | None = None
-    looking_up: set[Deferred[None]] = Factory(set)
-    described: set[tuple[int, str]] = Factory(set)
-    waiters: list[Deferred[None]] = Factory(list)
+    describing: Describing | None = None
+    waiters: tuple[Deferred[None], ...] = ()
 
     @property
     def request(self) -> TraceRequest:
@@ -307,11 +304,14 @@ class MemoryEngine:
             job.timer = None
         shown = source if self._limits.show_source_address else None
         job.journal.append(StatusChanged(Status.RUNNING, wall, source_address=shown))
-        wanted = request.resolve_names or request.lookup_asn
+        emit = job.journal.append
+        if request.resolve_names or request.lookup_asn:
+            job.describing = Describing(job.journal, self._describer, lambda: self._described(job))
+            emit = job.describing.note
         job.machine = TraceMachine(
             request,
             target.address,
-            (lambda fact: self._note(job, fact)) if wanted else job.journal.append,
+            emit,
             now=now,
             deadline=job.deadline,
             wall_offset=wall - now,
@@ -335,36 +335,6 @@ class MemoryEngine:
         request = job.request
         span = _MOST_SOURCE_PORT - _LEAST_SOURCE_PORT - request.flows + 2
         return request.source_port or _LEAST_SOURCE_PORT + crc32(job.journal.id.encode()) % span
-
-    # --- names -----------------------------------------------------------------------------------------------
-
-    def _note(self, job: _Job, fact: Fact) -> None:
-        """A fact from the machine of a trace that wants its responders described."""
-        job.journal.append(fact)
-        if type(fact) is not ProbeSettled or fact.address is None or (fact.ttl, fact.address) in job.described:
-            return
-        job.described.add((fact.ttl, fact.address))
-        request = job.request
-        for want_name, want_asn in ((request.resolve_names, False), (False, request.lookup_asn)):
-            if want_name or want_asn:
-                self._describe(job, fact.ttl, fact.address, want_name, want_asn)
-
-    def _describe(self, job: _Job, ttl: int, address: str, want_name: bool, want_asn: bool) -> None:
-        asked = self._describer.describe(address, want_name, want_asn)
-
-        def described(description: Description) -> None:
-            job.looking_up.discard(waiting)
-            if job.journal.sealed:
-                return
-            if description.hostname is not None or description.asn is not None:
-                job.journal.append(AddressDescribed(ttl, address, description.hostname, description.asn))
-            self._seal_if_quiet(job)
-
-        waiting: Deferred[None] = Deferred()
-        if not asked.called:
-            waiting = asked  # type: ignore[assignment]
-            job.looking_up.add(waiting)
-        asked.addCallbacks(described, lambda failure: job.looking_up.discard(waiting))
 
     # --- ending ----------------------------------------------------------------------------------------------
 
@@ -409,11 +379,11 @@ class MemoryEngine:
         if job.prefix is not None:
             self._admission.leave(job.prefix, job)
             self._start_more()
-        if job.looking_up:
+        if job.describing is not None and job.describing.pending:
             job.timer = self._clock.callLater(DESCRIPTION_GRACE_S, self._names_are_late, job)
         else:
             self._seal(job)
-        waiters, job.waiters = job.waiters, []
+        waiters, job.waiters = job.waiters, ()
         for waiter in waiters:
             waiter.callback(None)
 
@@ -421,8 +391,8 @@ class MemoryEngine:
         job.timer = None
         self._seal(job)
 
-    def _seal_if_quiet(self, job: _Job) -> None:
-        if job.journal.status.terminal and not job.looking_up:
+    def _described(self, job: _Job) -> None:
+        if job.status.terminal:
             self._seal(job)
 
     def _seal(self, job: _Job) -> None:
@@ -432,11 +402,9 @@ class MemoryEngine:
         if job.timer is not None:
             job.timer.cancel()
             job.timer = None
-        for asked in list(job.looking_up):
-            asked.cancel()
-        job.looking_up.clear()
-        job.described.clear()
-        job.machine = job.run = None
+        if job.describing is not None:
+            job.describing.stop()
+        job.machine = job.run = job.describing = None
         journal, expires_at = job.journal, self._wall() + self._limits.retention_s
         journal.seal(expires_at)
         if journal.id in self._traces:
@@ -524,14 +492,13 @@ class MemoryEngine:
         job = self._find(trace_id)
         if isinstance(job, Kept) or job.status.terminal:
             return succeed(None)
-        waiters = job.waiters
+        waiting = job
 
         def take_back(waiter: Deferred[None]) -> None:
-            if waiter in waiters:
-                waiters.remove(waiter)
+            waiting.waiters = tuple(each for each in waiting.waiters if each is not waiter)
 
         waiter: Deferred[None] = Deferred(take_back)
-        waiters.append(waiter)
+        job.waiters = (*job.waiters, waiter)
         return waiter
 
     def cancel(self, trace_id: str) -> None:
