@@ -174,8 +174,8 @@ class Stream:
         self.pump()
 
     def _chunk(self) -> bytes:
-        # An event can be larger than a chunk: then it goes out in pieces, each of which is progress. What is unsent of
-        # it is a view of the bytes that all streams share: the last event is the whole trace.
+        # An event can be larger than a chunk: then it goes out in pieces, each of which is progress. What is unsent
+        # of it is a view of the bytes that all streams share: the last event is the whole trace.
         parts, size = [], 0
         while size < CHUNK_BYTES:
             if not self._unsent:

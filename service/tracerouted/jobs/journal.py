@@ -32,8 +32,8 @@ from .fold import Fold
 Encoder = Callable[[TraceEvent], bytes]
 CallLater = Callable[[float, Callable[[], None]], object]
 
-#: Followers are told of news no oftener than this per follower: telling a thousand takes tens of milliseconds, and what
-#: happens meanwhile had better go out together.
+#: Followers are told of news no oftener than this per follower: telling a thousand takes tens of milliseconds, and
+#: what happens meanwhile had better go out together.
 TELL_S = 0.0001
 
 #: Facts that change no revision: they show with the next one that does.

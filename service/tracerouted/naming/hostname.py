@@ -33,10 +33,6 @@ def parse_target(text: str) -> IPv4Address | IPv6Address | str:
         raise ValueError("is empty; give a host name or an IP address")
     if len(text) > MOST_NAME + 1:
         raise ValueError(f"is longer than {MOST_NAME} characters; give a host name or an IP address")
-    if any(character.isspace() or unicodedata.category(character)[0] == "C" for character in text):
-        raise ValueError("has a space, a control or an invisible character; give the name or address alone")
-    if text[0] == "[" or ":" in text:
-        return _ipv6(text)
     if _QUAD.fullmatch(text):
         try:
             return IPv4Address(text)
@@ -44,6 +40,10 @@ def parse_target(text: str) -> IPv4Address | IPv6Address | str:
             raise ValueError(
                 "is not an IPv4 address; write four numbers from 0 to 255, without leading zeros, with dots between"
             ) from None
+    if any(character.isspace() or unicodedata.category(character)[0] == "C" for character in text):
+        raise ValueError("has a space, a control or an invisible character; give the name or address alone")
+    if text[0] == "[" or ":" in text:
+        return _ipv6(text)
     return _host_name(text)
 
 
