@@ -35,11 +35,16 @@ class Ledger:
         self._count(cell, fact.outcome, 1)
         self._emit(fact)
 
+    def tell(self, cell: Cell, fact: ProbeSettled) -> None:
+        """The same, and what follows from it for the losses."""
+        self.publish(cell, fact)
+        self._review(cell)
+
     def restore(self, cell: Cell, fact: ProbeSettled) -> None:
         """A probe was told as lost, and a late answer says otherwise."""
         self._count(cell, Outcome.TIMEOUT, -1)
         cell.facts = tuple(known for known in cell.facts if known.number != fact.number)
-        self.publish(cell, fact)
+        self.tell(cell, fact._replace(ttl=cell.ttl))
 
     def retract(self, cell: Cell) -> None:
         """Nothing of what was told of this cell holds."""
@@ -55,7 +60,7 @@ class Ledger:
             if cell is not None and cell.facts:
                 self.retract(cell)
 
-    def review(self, cell: Cell) -> None:
+    def _review(self, cell: Cell) -> None:
         """Loss at a hop that a later hop shows at most half of is the hop's own reluctance, not the path's. Looked at
         again once all probes of a cell are judged."""
         if not (self.lost or self._rate_limited) or cell.judged < cell.issued:

@@ -30,9 +30,10 @@ from ..model import (
     TraceRequest,
 )
 from .agenda import NEVER, Agenda
-from .flow import MOST_TTL, Cell, End, Flow, InFlight
+from .ending import Ends
+from .flow import Cell, Flow, InFlight
 from .ledger import Ledger
-from .patience import LEAST_WAIT_BY_NEIGHBOUR_S, Patience
+from .patience import Patience
 from .prober import SHORT_WAIT_S, SOCKET_PROTOCOLS
 
 #: How often a probe is sent again for each reason before it ends as an error; without limit where not named.
@@ -41,9 +42,6 @@ MOST_RETRIES = {RetryReason.DIED: 1, RetryReason.STOLEN: 5, RetryReason.BARE_NO_
 
 #: So many errors with not one probe judged end the trace: nothing leaves this host.
 MOST_ERRORS = 3
-
-#: A silent hop just before the end is tried so often before it is believed to be no end itself.
-LEAST_TRIES = 4
 
 #: Something farther than this share of what an impatient prober waits shows that it gives up too soon.
 FAR = 0.7
@@ -87,9 +85,6 @@ class TraceMachine:
         #: from when on there is something to send, by the last `wake_at`
         self.sends_at = NEVER
         self._probes = request.probes
-        self._max_ttl = request.max_ttl
-        self._gap_limit = request.gap_limit
-        self._interval = request.interval_ms / 1000
         self._address = address
         self._ledger = Ledger(emit)
         self._deadline = deadline
@@ -107,6 +102,7 @@ class TraceMachine:
         ]
         self._agenda = Agenda(request, self._flows, now, expected_length)
         self._patience = Patience(self._agenda, timeout)
+        self._ends = Ends(request, address, self._agenda, self._patience, self._ledger)
 
     # --- sending and time ------------------------------------------------------------------------------------
 
@@ -125,9 +121,9 @@ class TraceMachine:
         self._patience.begin(probe, now)
         end = probe.flow.end
         if end is not None and probe.cell is not None and probe.ttl > end.ttl:
-            self._hold(probe.flow, end, now)
+            self._ends.hold(probe.flow, end, now)
         if probe.extra and end is not None:
-            self._doubtful(probe.flow, end, now)
+            self._ends.doubtful(probe.flow, end, now)
         elif probe.cell is not None:
             self._ledger.sent(probe)
         return probe
@@ -220,7 +216,7 @@ class TraceMachine:
         if probe.judged:
             return
         if end is not None and end.firm and probe.ttl > end.ttl:
-            self._give_back(probe.flow, end, probe, now)
+            self._ends.give_back(probe.flow, end, probe, now)
             return
         reason = RetryReason(reply.error or RetryReason.DIED)
         retries = probe.retries = probe.retries or {}
@@ -264,7 +260,7 @@ class TraceMachine:
                 return
             if outcome is Outcome.UNREACHABLE and probe.ttl < flow.rejected_at:
                 flow.rejected_at = probe.ttl
-                self._take_back_replies(flow, now)
+                self._ends.take_back_replies(flow, now)
         if probe.cell is None:
             if from_target:
                 self._agenda.scout_rtt = rtt
@@ -277,10 +273,11 @@ class TraceMachine:
             flow.target_replied = True
         end = flow.end
         if end is not None and probe.ttl > end.ttl:
-            if not self._disproves(end, outcome, from_target):
-                self._beyond_end(flow, end, probe, fact, now)
+            if not self._ends.disproved(end, outcome, from_target):
+                self._ends.settle_beyond(flow, end, probe, fact, now)
+                self._finish_if_done(flow, now)
                 return
-            self._drop_end(flow, probe, now)
+            self._ends.drop(flow, end, probe, now)
         cell = probe.cell
         cell.doubted = False
         if cell.extras:
@@ -293,25 +290,12 @@ class TraceMachine:
             cell.rtt_max = rtt
         self._tell(probe, cell, fact)
         if ends:
-            self._on_ender(probe, fact, now)
+            self._ends.may_be(probe, fact, now)
         elif probe.ttl > flow.highest_router:
             self._on_farther_router(flow, probe.ttl, now)
-        if outcome is Outcome.TTL_EXPIRED and flow.end is None and not self._target_answers(flow):
-            loop = flow.loop_ttl()
-            if loop is not None:
-                self._set_end(flow, End(loop, StopReason.LOOP, None, firm=False), now)
+        if outcome is Outcome.TTL_EXPIRED:
+            self._ends.look_for_loop(flow, now)
         self._finish_if_done(flow, now)
-
-    def _take_back_replies(self, flow: Flow, now: float) -> None:
-        """A router rejects: what looked like the target's replies, from there on, was its doing. Ask again."""
-        flow.target_replied = False
-        for asked in flow.cells:
-            if asked is not None and asked.fate is not None and asked.fate.outcome is Outcome.REPLY:
-                asked.fate = None
-        self._agenda.scout_rtt = None
-        if flow.end is None or not flow.end.firm or flow.end.ttl < flow.rejected_at:
-            return
-        self._undo_end(flow, flow.end, lambda fact: fact.outcome is not Outcome.REPLY, now)
 
     def _on_farther_router(self, flow: Flow, ttl: int, now: float) -> None:
         before = flow.front
@@ -320,142 +304,6 @@ class TraceMachine:
             self._agenda.quicken(flow, before, now)
         if flow.end is None:
             self._agenda.extend(flow)
-
-    # --- the end ---------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _disproves(end: End, outcome: Outcome, from_target: bool) -> bool:
-        """Whether an answer from beyond `end` shows that it was none: a router's, or the target's own reply."""
-        if end.firm or end.reason is StopReason.LOOP:
-            return False
-        if outcome is Outcome.TTL_EXPIRED:
-            return not from_target
-        return outcome is Outcome.REPLY and end.reason is not StopReason.REACHED
-
-    def _on_ender(self, probe: InFlight, fact: ProbeSettled, now: float) -> None:
-        """An answer that may mark the flow's end."""
-        flow, end = probe.flow, probe.flow.end
-        if end is not None and probe.ttl >= end.ttl:
-            return
-        from_target = fact.address == self._address
-        reason = StopReason.REACHED if from_target else StopReason.UNREACHABLE
-        firm = fact.outcome is Outcome.REPLY
-        trusted = firm or (
-            probe.ttl not in flow.disproved
-            and flow.highest_router <= probe.ttl
-            and (from_target or not self._target_answers(flow))
-        )
-        if trusted:
-            self._set_end(flow, End(probe.ttl, reason, fact.address, firm), now)
-
-    def _target_answers(self, flow: Flow) -> bool:
-        return self._agenda.scout_rtt is not None or flow.target_replied
-
-    def _set_end(self, flow: Flow, end: End, now: float) -> None:
-        before = flow.front
-        flow.end = end
-        self._ledger.cut(flow, end.ttl)
-        self._claim(flow, end)
-        self._agenda.quicken(flow, before, now)
-        if self._patience.above(flow, end.ttl):
-            self._hold(flow, end, now)
-        self._doubtful(flow, end, now)
-        if end.reason is StopReason.REACHED and self._agenda.expected is None:
-            self._agenda.expected = end.ttl  # the other flows are likely as long
-
-    # --- beyond the end: probes that went too far are the end's samples -----------------------------------------
-
-    def _claim(self, flow: Flow, end: End) -> None:
-        """Let the probes that went too far count at the end, in the order of their TTLs and whether they are answered
-        or not: to count only the answered would hide loss."""
-        flow.claimed.clear()
-        flow.counted.clear()
-        cell = flow.cells[end.ttl]
-        if cell is None or end.reason is StopReason.LOOP:
-            return
-        for beyond in flow.cells[end.ttl + 1 : flow.top + 1]:
-            if cell.issued >= self._probes:
-                break
-            if beyond is None or beyond.first is None:
-                continue
-            fate = beyond.fate
-            if fate is None:
-                if self._patience.waits_for(beyond.first):
-                    flow.claimed.add(beyond.first.number)
-                    cell.issued += 1
-            elif fate.outcome is Outcome.TIMEOUT or fate.address == end.address:
-                cell.issued += 1
-                self._count_at_end(flow, cell, fate)
-
-    def _beyond_end(self, flow: Flow, end: End, probe: InFlight, fact: ProbeSettled, now: float) -> None:
-        """What became of a probe to a TTL above the end."""
-        cell = flow.cells[end.ttl]
-        if cell is None:
-            return
-        lost = fact.outcome is Outcome.TIMEOUT
-        probe.judged = True
-        if probe.number in flow.claimed and (lost or fact.address == end.address):
-            flow.claimed.discard(probe.number)
-            self._count_at_end(flow, cell, fact)
-        elif probe.number in flow.counted and not lost and fact.address == end.address:
-            self._restored(cell, fact)
-        else:
-            self._give_back(flow, end, probe, now)
-        self._finish_if_done(flow, now)
-
-    def _count_at_end(self, flow: Flow, cell: Cell, fact: ProbeSettled) -> None:
-        flow.counted.add(fact.number)
-        cell.judged += 1
-        cell.answers += fact.outcome is not Outcome.TIMEOUT
-        self._ledger.publish(cell, fact._replace(ttl=cell.ttl))
-        self._ledger.review(cell)
-
-    def _give_back(self, flow: Flow, end: End, probe: InFlight, now: float) -> None:
-        """A probe that was to count at the end will not: the end gets one of its own."""
-        cell = flow.cells[end.ttl]
-        if cell is not None and probe.number in flow.claimed:
-            flow.claimed.discard(probe.number)
-            cell.issued -= 1
-            self._agenda.repeat(cell, now)
-
-    def _drop_end(self, flow: Flow, probe: InFlight, now: float) -> None:
-        """The end was none: go on from there. `probe` brought the news and keeps its place."""
-        end = flow.end
-        assert end is not None
-        flow.disproved.add(end.ttl)
-        self._undo_end(flow, end, lambda fact: True, now)
-        adopted = flow.cells[probe.ttl] = probe.cell = Cell(flow, probe.ttl, 1, last_sent=probe.sent_at, first=probe)
-        flow.top = probe.ttl
-        probe.judged = False
-        if self._probes > 1:
-            self._agenda.repeat(adopted, now)
-
-    def _undo_end(self, flow: Flow, end: End, holds: Callable[[ProbeSettled], bool], now: float) -> None:
-        """Take a flow back to where its end was not known. Of what was told there, what came from beyond does not
-        hold, nor what `holds` denies; it is asked again, like everything beyond."""
-        flow.end = None
-        flow.hold_until = 0.0
-        self._agenda.expected = None
-        cell = flow.cells[end.ttl]
-        if cell is not None:
-            left = [fact for fact in cell.facts if fact.number not in flow.counted and holds(fact)]
-            gone = [fact for fact in cell.facts if fact not in left]
-            if gone:
-                self._ledger.retract(cell)
-                for fact in left:
-                    self._ledger.publish(cell, fact)
-            cell.issued -= len(gone) + len(flow.claimed)
-            cell.judged -= len(gone)
-            cell.answers -= sum(fact.address is not None for fact in gone)
-            if cell.issued < self._probes and cell.due is None:
-                self._agenda.repeat(cell, now)
-        flow.claimed.clear()
-        flow.counted.clear()
-        flow.cells[end.ttl + 1 :] = [None] * (MOST_TTL - end.ttl)
-        flow.asked = min(flow.asked, end.ttl)
-        flow.top = end.ttl
-        self._ledger.cut(flow, end.ttl)  # what was under way beyond is void
-        self._agenda.extend(flow)
 
     # --- judging ---------------------------------------------------------------------------------------------
 
@@ -519,75 +367,28 @@ class TraceMachine:
         cell, flow = probe.cell, probe.flow
         assert cell is not None
         if flow.end is not None and probe.ttl > flow.end.ttl:
-            self._beyond_end(flow, flow.end, probe, fact, now)
+            self._ends.settle_beyond(flow, flow.end, probe, fact, now)
             return
         self._tell(probe, cell, fact)
 
     def _tell(self, probe: InFlight, cell: Cell, fact: ProbeSettled) -> None:
         """Say what became of a probe, at its own hop."""
         if probe.judged:
-            self._restored(cell, fact)
+            self._ledger.restore(cell, fact)
             return
         probe.judged = True
         cell.judged += 1
-        self._ledger.publish(cell, fact)
-        self._ledger.review(cell)
-
-    def _restored(self, cell: Cell, fact: ProbeSettled) -> None:
-        self._ledger.restore(cell, fact._replace(ttl=cell.ttl))
-        self._ledger.review(cell)
+        self._ledger.tell(cell, fact)
 
     # --- the whole -------------------------------------------------------------------------------------------
 
     def _finish_if_done(self, flow: Flow, now: float) -> None:
         if self.finished or flow.done:
             return
-        flow.done = self._flow_end(flow, now)
+        flow.done = self._ends.reason(flow, now)
         if flow.done is not None and all(other.done for other in self._flows):
             reasons = {other.done for other in self._flows}
             self.stop(next(reason for reason in _PRECEDENCE if reason in reasons))
-
-    def _flow_end(self, flow: Flow, now: float) -> StopReason | None:
-        complete_below = flow.advance(self._probes)
-        if flow.end is not None:
-            if complete_below <= flow.end.ttl or self._doubtful(flow, flow.end, now):
-                return None
-            return None if self._held(flow, flow.end, now) else flow.end.reason
-        silent = complete_below - 1 - flow.highest_router
-        over = complete_below > self._max_ttl
-        if not over and (silent < self._gap_limit or self._agenda.scout_rtt is not None):
-            return None
-        if silent and self._errors and flow.only_errors(flow.highest_router + 1, complete_below):
-            return StopReason.ERROR
-        if over:
-            return StopReason.MAX_TTL
-        self._ledger.cut(flow, flow.highest_router + self._gap_limit)
-        return StopReason.GAP_LIMIT
-
-    @staticmethod
-    def _hold(flow: Flow, end: End, now: float) -> None:
-        """An answer from beyond would disprove this end: give what is under way there the time of a neighbour."""
-        cell = flow.cells[end.ttl]
-        flow.hold_until = now + max(3 * cell.rtt_max if cell is not None else 0.0, LEAST_WAIT_BY_NEIGHBOUR_S)
-
-    def _held(self, flow: Flow, end: End, now: float) -> bool:
-        """Whether something under way could still disprove the end, and has not had its time."""
-        if end.firm or end.reason is StopReason.LOOP:
-            return False
-        if self._agenda.next_ttl(flow) or self._agenda.above(flow, end.ttl):
-            return True
-        return now < flow.hold_until and self._patience.above(flow, end.ttl)
-
-    def _doubtful(self, flow: Flow, end: End, now: float) -> bool:
-        """Whether the end may be one TTL lower, hidden by loss: the silent hop before it is tried again first."""
-        if end.reason is StopReason.LOOP or end.ttl <= flow.first_ttl:
-            return False
-        cell = flow.cells[end.ttl - 1]
-        if cell is None or cell.answers or cell.issued < self._probes:
-            return False
-        if not cell.doubted and cell.issued + cell.extras < LEAST_TRIES:
-            self._agenda.doubt(cell, now)
-        return cell.doubted or bool(self._patience.extras(cell))
 
     def stop(self, reason: StopReason) -> None:
         """End the trace now, for a reason from outside if need be; what is known stays."""
