@@ -18,7 +18,7 @@ from tracerouted.jobs.memory import EngineLimits, MemoryEngine
 from tracerouted.metrics import add_metrics
 from tracerouted.model import Family, TraceRequest
 from tracerouted.naming.asn import AsnZones
-from tracerouted.naming.describer import Directory
+from tracerouted.naming.describer import Describer
 from tracerouted.naming.dnsclient import DnsClient
 from tracerouted.naming.errors import NoSuchName
 from tracerouted.naming.forward import Resolver
@@ -64,7 +64,7 @@ class World:
             self.probers,
             TargetPolicy(),
             resolver.resolve,
-            Directory(names.hostname, zones.asn),
+            Describer(names.hostname, zones.asn),
             lambda target: "192.0.2.1" if "." in target else "2001:db8::1",
             EngineLimits(),
             encode_event,

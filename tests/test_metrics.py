@@ -14,7 +14,7 @@ from metrics_world import TARGET, World
 from tracerouted.durations import Durations
 from tracerouted.metrics import FAULTS
 from tracerouted.model import Asn, Family, TraceRequest
-from tracerouted.naming.describer import Directory
+from tracerouted.naming.describer import Describer
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_asn_file(world: World) -> None:
 def test_asn_is_part_of_a_hop(world: World) -> None:
     """An AS number that is found while a trace runs, or soon after, is part of its hop."""
     world.tracer.asn_zones = None
-    world.engine._describer = Directory(asn=lambda address: succeed(Asn(64500, "EXAMPLE")))
+    world.engine._describer = Describer(asn=lambda address: succeed(Asn(64500, "EXAMPLE")))
     trace = world.engine.get(world.trace(lookup_asn=True))
     assert {Asn(64500, "EXAMPLE")} == {responder.asn for hop in trace.hops for responder in hop.responders}
 

@@ -16,7 +16,7 @@ from twisted.internet.defer import DeferredSemaphore, ensureDeferred, gatherResu
 from tracerouted.jobs.memory import EngineLimits, MemoryEngine
 from tracerouted.library import probe_limits
 from tracerouted.model import Capabilities, Family, Protocol, Reply, ReplyKind, TraceRequest
-from tracerouted.naming.describer import Directory
+from tracerouted.naming.describer import Describer
 from tracerouted.naming.policy import TargetPolicy
 from tracerouted.probing.prober import ProbeKind
 from tracerouted.probing.scheduler import Scheduler
@@ -76,7 +76,7 @@ async def drive(traces: int, hops: int, probes: int, at_once: int) -> dict[str, 
         {Family.IPV4: prober},
         TargetPolicy(),
         lambda name, family: None,  # type: ignore[arg-type,return-value]  # no names are resolved here
-        Directory(lambda address: None),  # type: ignore[arg-type,return-value]
+        Describer(),
         lambda target: "44.3.8.0",
         EngineLimits(max_running=10_000, max_queued=100_000, traces_per_prefix=100_000),
     )

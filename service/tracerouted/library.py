@@ -28,7 +28,7 @@ from .mtrpacket.source import source_address
 from .mtrpacket.supervisor import Supervisor
 from .naming.asn import AsnZones, Source, either
 from .naming.asnfile import AsnFile, NotAnAsnFile
-from .naming.describer import Directory
+from .naming.describer import Describer, nothing
 from .naming.dnsclient import DnsClient, SystemServers
 from .naming.forward import Resolver, server_look_up, system_look_up
 from .naming.policy import TargetPolicy
@@ -93,7 +93,7 @@ class Tracer:
             self.probers,
             TargetPolicy(settings.allow_targets, settings.deny_targets),
             self.resolver.resolve,
-            Directory(self.names.hostname, self._asn_source()),
+            Describer(self.names.hostname, self._asn_source() or nothing),
             source_address,
             EngineLimits(
                 max_running=settings.max_running,

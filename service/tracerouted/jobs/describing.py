@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from ..model import AddressDescribed, Fact, ProbeSettled
-from ..naming.describer import Describer, Description
+from ..naming.describer import Describer
 from .journal import Journal
+
+T = TypeVar("T")
 
 
 @define(eq=False)
@@ -20,7 +23,7 @@ class Describing:
     _describer: Describer
     _answered: Callable[[], None]
     _asked: set[tuple[int, str]] = field(init=False, factory=set)
-    _pending: set[Deferred[None]] = field(init=False, factory=set)
+    _pending: set[Deferred[Any]] = field(init=False, factory=set)
 
     @property
     def pending(self) -> bool:
@@ -32,25 +35,26 @@ class Describing:
         self._journal.append(fact)
         if type(fact) is not ProbeSettled or fact.address is None or (fact.ttl, fact.address) in self._asked:
             return
-        self._asked.add((fact.ttl, fact.address))
-        request = self._journal.request
-        for want_name, want_asn in ((request.resolve_names, False), (False, request.lookup_asn)):
-            if want_name or want_asn:
-                self._ask(fact.ttl, fact.address, want_name, want_asn)
+        ttl, address, request = fact.ttl, fact.address, self._journal.request
+        self._asked.add((ttl, address))
+        if request.resolve_names:
+            asked = self._describer.hostname(address)
+            self._ask(asked, lambda hostname: AddressDescribed(ttl, address, hostname, None))
+        if request.lookup_asn:
+            self._ask(self._describer.asn(address), lambda asn: AddressDescribed(ttl, address, None, asn))
 
-    def _ask(self, ttl: int, address: str, want_name: bool, want_asn: bool) -> None:
-        def described(description: Description) -> None:
+    def _ask(self, asked: Deferred[T | None], described: Callable[[T], Fact]) -> None:
+        def answered(found: T | None) -> None:
             self._pending.discard(asked)
             if self._journal.sealed:
                 return
-            if description.hostname is not None or description.asn is not None:
-                self._journal.append(AddressDescribed(ttl, address, description.hostname, description.asn))
+            if found is not None:
+                self._journal.append(described(found))
             if not self._pending:
                 self._answered()
 
-        asked: Deferred[None] = self._describer.describe(address, want_name, want_asn)  # type: ignore[assignment]
         self._pending.add(asked)
-        asked.addCallbacks(described, lambda failure: self._pending.discard(asked))
+        asked.addCallbacks(answered, lambda failure: self._pending.discard(asked))
 
     def stop(self) -> None:
         """Take back what is still asked."""
