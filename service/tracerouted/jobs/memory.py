@@ -23,7 +23,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..model import (
-    LEAST_SIZE,
     Family,
     InvalidRequest,
     Problem,
@@ -45,9 +44,10 @@ from ..probing.lanes import Run
 from ..probing.prober import ProbeKind, Prober
 from ..probing.scheduler import Scheduler
 from ..probing.trace import TraceMachine
+from .ability import NOT_READY_RETRY_S, Ability, check_literal, family_of
 from .admission import Admission
 from .describing import Describing
-from .engine import Busy, NotReady, Page, Readiness, TargetNotAllowed, UnknownTrace, Unsupported
+from .engine import Busy, NotReady, Page, Readiness, TargetNotAllowed, UnknownTrace
 from .journal import Journal, JournalFollower
 from .packing import pack, unpack
 from .shelf import Kept, Shelf
@@ -60,7 +60,6 @@ Resolve = Callable[[str, Family | None], "Deferred[tuple[IPAddress, ...]]"]
 DESCRIPTION_GRACE_S = 2.0
 LENGTHS_KEPT = 4096
 LENGTH_TTL_S = 600.0
-NOT_READY_RETRY_S = 5
 _LEAST_SOURCE_PORT, _MOST_SOURCE_PORT = 10_000, 32_767
 
 
@@ -143,12 +142,14 @@ class MemoryEngine:
     _reopened: WeakValueDictionary[str, Journal] = field(init=False, factory=WeakValueDictionary)
     _sequence: int = field(init=False, default=0)
     _unfinished: int = field(init=False, default=0)
+    _ability: Ability = field(init=False)
     _admission: Admission[_Job] = field(init=False)
     _lengths: TtlCache[str, int] = field(init=False)
     _typical_s: float = field(init=False, default=1.0)
     _draining: Deferred[None] | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
+        self._ability = Ability(self._probers)
         self._admission = Admission(self._limits.max_running, self._limits.traces_per_prefix)
         self._lengths = TtlCache(LENGTHS_KEPT)
         self._shelf = Shelf(
@@ -168,51 +169,14 @@ class MemoryEngine:
         if isinstance(target, str):
             families = [request.family] if request.family else list(self._probers)
         else:
-            families = [self._literal_family(request, target)]
+            check_literal(request, target)
+            families = [family_of(target)]
             refusal = self._policy.refusal(target)
             if refusal is not None:
                 raise TargetNotAllowed(refusal)
-        self._check_families(request, families)
+        self._ability.check(request, families)
         self._check_room(request)
         return self._accept(request, owner, target).journal.trace()
-
-    @staticmethod
-    def _literal_family(request: TraceRequest, address: IPAddress) -> Family:
-        family = Family.IPV4 if address.version == 4 else Family.IPV6
-        if request.family not in (None, family):
-            raise InvalidRequest((Problem("target", f"{address} is no {request.family} address"),))
-        if request.size < LEAST_SIZE[family]:
-            raise InvalidRequest((Problem("size", f"must be at least {LEAST_SIZE[family]} with {family}"),))
-        return family
-
-    def _check_families(self, request: TraceRequest, families: list[Family]) -> None:
-        """Refuse what no ready prober of these families can do."""
-        problems = [self._unable(request, family) for family in families]
-        if None in problems:
-            return
-        for problem in problems:
-            if isinstance(problem, Problem):
-                raise Unsupported((problem,))
-        raise NotReady("; ".join(str(problem) for problem in problems), NOT_READY_RETRY_S)
-
-    def _unable(self, request: TraceRequest, family: Family) -> Problem | str | None:
-        """Why a family cannot trace this: a `Problem` of the request, or words about its prober; None if it can."""
-        prober = self._probers.get(family)
-        if prober is None:
-            return f"{family} is not served"
-        capabilities = prober.capabilities
-        if capabilities is None:
-            return f"{family} cannot be traced now: {prober.unready_reason}"
-        if request.protocol not in capabilities.protocols:
-            able = ", ".join(sorted(capabilities.protocols))
-            return Problem("protocol", f"{request.protocol} over {family} is not available here; choose from {able}")
-        if request.protocol is Protocol.UDP and not capabilities.constant_flow_udp:
-            return Problem(
-                "protocol",
-                f"mtr-packet {capabilities.version} cannot keep udp over {family} on one path; choose icmp or tcp,"
-                " or run a newer mtr-packet",
-            )
-        return None
 
     def _check_room(self, request: TraceRequest) -> None:
         waiting = self._unfinished - self._admission.running
@@ -266,8 +230,8 @@ class MemoryEngine:
             return
         refusals: list[str] = []
         for address in addresses:
-            family = Family.IPV4 if address.version == 4 else Family.IPV6
-            refusal = self._policy.refusal(address) or self._refusal(job.request, family)
+            family = family_of(address)
+            refusal = self._policy.refusal(address) or self._ability.refusal(job.request, family)
             if refusal is not None:
                 refusals.append(refusal)
                 continue
@@ -278,12 +242,6 @@ class MemoryEngine:
             self._start_more()
             return
         self._end(job, StopReason.ERROR, "; ".join(dict.fromkeys(refusals)))
-
-    def _refusal(self, request: TraceRequest, family: Family) -> str | None:
-        if request.size < LEAST_SIZE[family]:
-            return f"size must be at least {LEAST_SIZE[family]} with {family}"
-        unable = self._unable(request, family)
-        return unable.detail if isinstance(unable, Problem) else unable
 
     def _start_more(self) -> None:
         while (job := self._admission.next()) is not None:
