@@ -108,8 +108,9 @@ def serve(**options: tuple[str, ...]) -> int:
             _log.warn("{variable} is no setting", variable=name)
 
     from .app import make_service
+    from .descriptors import fitting
 
-    return run(settings, make_service)
+    return run(fitting(settings), make_service)
 
 
 @commands.command()
