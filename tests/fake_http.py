@@ -164,7 +164,7 @@ def parse_answer(data: bytes, method: str) -> tuple[Answer, bytes]:
         assert name.lower() not in headers, f"{name} twice"
         headers[name.lower()] = value
     code = int(status)
-    if method == "HEAD" or code in (204, 304):
+    if method == "HEAD" or code in (100, 204, 304):
         return Answer(code, headers, b""), rest
     if headers.get("transfer-encoding") == "chunked":
         body, rest = _chunks(rest)
@@ -231,3 +231,8 @@ def finished_trace(service: Service, target: str = "example.net") -> str:
     service.engine.probe(trace_id, 1, probe_of("192.0.2.9", 512))
     service.engine.finish(trace_id)
     return trace_id
+
+
+def warnings_in(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of a log that an operator would have to look at."""
+    return [event for event in log if event["log_level"].name in ("warn", "error", "critical")]

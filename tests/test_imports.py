@@ -20,6 +20,7 @@ ALLOWED = {
     "durations": set(),
     "settings": {"model", "naming"},
     "listening": {"settings"},
+    "descriptors": {"settings"},
     "web": set(),
     "http": {"model", "naming", "jobs", "web", "durations"},
     "client": {"model", "http"},

@@ -111,8 +111,9 @@ def serve(**options: tuple[str, ...]) -> int:
     sys.modules.setdefault("OpenSSL", None)  # type: ignore[arg-type]
 
     from .app import make_service
+    from .descriptors import fitting
 
-    return run(settings, make_service)
+    return run(fitting(settings), make_service)
 
 
 @commands.command()

@@ -4,8 +4,10 @@
 
 * one deadline for a whole request, headers and body, that no trickle of bytes extends (stock: an idle timer);
 * a body limit that is kept while the body arrives: nothing past it is stored, nothing goes to disk, no handler runs;
-* a cap on the requests of one connection;
-* framing it is not sure of refused (RFC 9112 sections 6 and 7), with a problem document instead of a bare 400.
+* a cap on the requests of one connection, and none begun, nor any more read, while earlier answers are not taken
+  (stock: all that was pipelined is answered into memory);
+* framing it is not sure of refused (RFC 9112 sections 6 and 7), with a problem document instead of a bare 400;
+* answers delivered to a client that has closed its sending side (stock: dropped).
 
 A refusal is written, the sending side is closed, and what the client still sends is read and dropped until it
 closes or the deadline passes: closing at once would reset the connection and could destroy the answer (RFC 9112
@@ -17,20 +19,24 @@ section 9.6).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from . import problems
 from .limits import SETTINGS
 from .problems import ProblemError
 
 if TYPE_CHECKING:
+    from .request import EdgeRequest
     from .site import EdgeSite
 
 #: On every answer. The policy may be replaced by a resource that sets its own.
@@ -43,14 +49,22 @@ _LINK = b"Link: " + CONTRACT_LINK + b"\r\n"
 
 _FRAMING = (b"Content-Length", b"Transfer-Encoding")
 
+# A field of a trailer section; whoever takes a bare line feed for a line's end would end the section elsewhere.
+_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*")
 
+
+@implementer(IHalfCloseableProtocol)
 class EdgeChannel(HTTPChannel):
     """One connection."""
 
     site: EdgeSite
+    requests: list[EdgeRequest]
     transport: Any
     timeOut: Any
     _networkProducer: Any
+    _transferDecoder: Any
+    _dataBuffer: list[bytes]
+    _optimisticEagerReadSize: int
 
     _idle = False
     _refused = False
@@ -67,6 +81,23 @@ class EdgeChannel(HTTPChannel):
         self.site.closed(self)
         super().connectionLost(reason)
 
+    def readConnectionLost(self) -> None:
+        """The client sends no more, and may or may not be there to read.
+
+        It gets the answers that are made. One still being made is not waited for: a client that left looks the same.
+        """
+        self.persistent = 0
+        if self.requests and self.requests[0].delivering:
+            return  # it closes after this answer
+        for request in self.requests:
+            request.connectionLost(connectionDone)
+        self.requests.clear()
+        self.loseConnection()
+        self.setTimeout(self.site.limits.request_deadline_s)  # for the client to take what is still unsent
+
+    def writeConnectionLost(self) -> None:
+        """The sending side is closed, as `refuse` wanted it."""
+
     def isSecure(self) -> bool:
         return self._secure
 
@@ -76,7 +107,7 @@ class EdgeChannel(HTTPChannel):
         if self._refused:
             return
         LineReceiver.dataReceived(self, data)
-        if self._idle and (self._buffer or self.requests):  # a next request has begun
+        if self._idle and (self._buffer or self.requests) and not self.paused:  # a next request has begun
             self._idle = False
             if not self._handlingRequest:
                 self.setTimeout(self.site.limits.request_deadline_s)
@@ -101,7 +132,7 @@ class EdgeChannel(HTTPChannel):
             self.setTimeout(self.site.limits.keep_alive_s)
 
     def timeoutConnection(self) -> None:
-        if self._refused or self.transport.disconnecting:
+        if self._refused or self.transport.disconnecting or self._handlingRequest:
             self.transport.abortConnection()
         elif self._idle or not (self.requests or self._buffer):
             self.loseConnection()
@@ -118,6 +149,22 @@ class EdgeChannel(HTTPChannel):
         elif self._idle or not self._buffer:
             self.loseConnection()
 
+    # --- a client that asks for more than it reads ---
+
+    def pauseProducing(self) -> None:
+        super().pauseProducing()
+        self.paused = True
+        self._networkProducer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        super().resumeProducing()
+        if self._waitingForTransport:  # again
+            return
+        if sum(map(len, self._dataBuffer)) <= self._optimisticEagerReadSize:
+            self._networkProducer.resumeProducing()  # also while a request is under way: to see the client leave
+        self.dataReceived(b"")
+
     # --- framing ---
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -126,18 +173,27 @@ class EdgeChannel(HTTPChannel):
     def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
         if header not in _FRAMING:
             return True
-        # Lengths Python will not convert, and codings RFC 9112 section 6.1 has no place for.
-        too_long = header == b"Content-Length" and len(data) > 18
-        if too_long or (header == b"Transfer-Encoding" and data.lower() != b"chunked"):
-            return bool(self._failChooseTransferDecoder())
-        return bool(super()._maybeChooseTransferDecoder(header, data))
+        if header == b"Content-Length":
+            bad = len(data) > 18  # Python would not convert thousands of digits
+        else:  # codings RFC 9112 section 6.1 has no place for, and a version that has none
+            bad = data.lower() != b"chunked" or self._version != b"HTTP/1.1"
+        return bool(self._failChooseTransferDecoder() if bad else super()._maybeChooseTransferDecoder(header, data))
+
+    def _finishRequestBody(self, data: bytes) -> None:
+        trailers = getattr(self._transferDecoder, "_trailerHeaders", ())
+        if all(map(_TRAILER.fullmatch, trailers)):
+            super()._finishRequestBody(data)
+        else:
+            self._respondToBadRequestAndDisconnect()
 
     def allContentReceived(self) -> None:
         if not self._refused:
             super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        persistent = bool(super().checkPersistence(request, version))
+        # All fields and options count (RFC 9112 section 9.6); stock looks at the first field and splits it by spaces.
+        options = b",".join(request.requestHeaders.getRawHeaders(b"Connection", [])).lower().split(b",")
+        persistent = version == b"HTTP/1.1" and not any(option.strip(b" \t") == b"close" for option in options)
         self._requests += 1
         if self._requests >= self.site.limits.requests_per_connection or self.site.draining:
             persistent = False

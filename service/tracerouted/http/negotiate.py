@@ -16,8 +16,8 @@ from werkzeug.http import parse_accept_header
 MOST_WAIT_S = 60
 
 _ENTITY_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
-# A comma inside a quoted string separates nothing; an unclosed quote is taken as a plain character.
-_PREFERENCE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,])+')
+# A comma inside a quoted string separates nothing; one that is not closed goes on to the end.
+_PREFERENCE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[^,"])+', re.DOTALL)
 _WAIT = re.compile(r'wait\s*=\s*(?:([0-9]{1,9})|"([0-9]{1,9})")\s*(?:;.*)?', re.IGNORECASE | re.ASCII | re.DOTALL)
 _LAST_EVENT_ID = re.compile(rb"[0-9]{1,15}")
 

@@ -13,9 +13,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from attrs import define, field
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http import Request as BaseRequest
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from . import problems
 from .limits import SETTINGS
@@ -33,6 +36,10 @@ _HOST = re.compile(
 )
 
 
+#: What is written at once of a large body; a transport asks for a pause at the same size.
+PIECE_BYTES = 65_536
+
+
 class EdgeRequest(Request):
     """One request."""
 
@@ -41,7 +48,10 @@ class EdgeRequest(Request):
     transport: Any
     #: The name of the API key the request came with; None where none is asked for.
     owner: str | None = None
+    #: Whether the whole answer is made, and on its way.
+    delivering = False
     _received = 0
+    _large: bytes | None = None
     #: The pattern it matched, when it had arrived (by the site's clock), and whether its answer was asked to wait.
     route = UNROUTED
     began = 0.0
@@ -73,9 +83,25 @@ class EdgeRequest(Request):
         """Close the connection at once, whatever is still unsent."""
         self.transport.abortConnection()
 
-    # Without twisted.web's encoders and its default of text/html.
-    write = BaseRequest.write
-    finish = BaseRequest.finish
+    # `BaseRequest`: without twisted.web's encoders and its default of text/html.
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer, or all of it; one that is large goes out with `finish`."""
+        if len(data) > PIECE_BYTES and self.method != b"HEAD":
+            self._large = data
+        else:
+            BaseRequest.write(self, data)
+
+    def finish(self) -> None:
+        """End the answer."""
+        if self._large is None or self._disconnected:
+            BaseRequest.finish(self)
+            return
+        self.delivering = True
+        pieces = _Pieces(self, memoryview(self._large))
+        self._large = None
+        self.registerProducer(pieces, True)
+        pieces.resumeProducing()
 
     # --- what the channel calls ---
 
@@ -122,6 +148,8 @@ class EdgeRequest(Request):
 
         RFC 9112 section 3.2: exactly one Host, which HTTP/1.0 may leave out; the absolute form of a target is taken.
         """
+        if self.method != self.method.upper():  # RFC 9110 section 9.1; the router would not mind
+            raise ProblemError(problems.MALFORMED, "methods are written in capitals")
         hosts = self.requestHeaders.getRawHeaders(b"Host", [])
         if len(hosts) != 1 and (hosts or self.clientproto != b"HTTP/1.0"):
             raise ProblemError(problems.MALFORMED, f"a request has one Host field; this one has {len(hosts)}")
@@ -145,6 +173,8 @@ class EdgeRequest(Request):
             raise ProblemError(problems.MALFORMED, "the path is not UTF-8") from None
         if path.startswith("//"):  # the router would take it for the path behind, a proxy in front for another one
             raise ProblemError(problems.NOT_FOUND, "there is nothing at this path; it begins with two slashes")
+        if b"%2f" in self.path.lower():  # nor is a slash that separates nothing (RFC 3986 section 2.2) one that does
+            raise ProblemError(problems.NOT_FOUND, "there is nothing at this path; it has an encoded slash")
         if any(character < " " or character == "\x7f" for character in path):
             raise ProblemError(problems.MALFORMED, "the path has control characters")
 
@@ -169,3 +199,32 @@ class EdgeRequest(Request):
             self.write(self.refused(problems.unexpected()))
             self.finish()
         return reason
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class _Pieces:
+    """A large body on its way, a piece at a time as the client takes it: written whole it would be copied into the
+    transport, as often as there are clients that do not read."""
+
+    _request: EdgeRequest
+    _rest: memoryview
+    _paused: bool = field(default=False, init=False)
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        channel = self._request.channel
+        channel.setTimeout(channel.site.limits.keep_alive_s)
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._request.channel.setTimeout(None)
+        while self._rest and not self._paused:
+            piece, self._rest = self._rest[:PIECE_BYTES], self._rest[PIECE_BYTES:]
+            BaseRequest.write(self._request, bytes(piece))
+        if not self._rest:
+            self._request.unregisterProducer()
+            BaseRequest.finish(self._request)
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""

@@ -38,6 +38,8 @@ from .traces import Traces
 
 #: How often connections are looked at for having taken too long.
 _SWEEP_S = 1.0
+#: How often, at most, the log says that there are too many: who comes and goes must not fill it.
+_SAY_FULL_S = 60.0
 
 
 class Router(Klein):
@@ -108,7 +110,7 @@ class EdgeSite(Site):
         self.draining = False
         self._wall = wall
         self._date = (0, b"")
-        self._full = False
+        self._said_full: float | None = None
         self._sweeping: IDelayedCall | None = None
 
     def protocol(self) -> EdgeChannel:  # type: ignore[override]
@@ -116,15 +118,17 @@ class EdgeSite(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A channel, or None (the connection is closed) when there are too many."""
-        full = len(self.connections) >= self.limits.connections
-        if full and not self._full:
+        if len(self.connections) < self.limits.connections:
+            return super().buildProtocol(addr)
+        now = self.clock.seconds()
+        if self._said_full is None or now - self._said_full >= _SAY_FULL_S:
+            self._said_full = now
             self._log.warn(
                 "{count} connections are open; further ones are closed ({setting})",
                 count=len(self.connections),
                 setting=SETTINGS["connections"],
             )
-        self._full = full
-        return None if full else super().buildProtocol(addr)
+        return None
 
     def opened(self, channel: EdgeChannel) -> None:
         """A connection has been made."""

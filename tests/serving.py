@@ -1,0 +1,119 @@
+"""The real daemon as a child process, and what can be seen of it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+START_S = 30
+
+
+@frozen
+class Daemon:
+    """A running `tracerouted serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    #: its working directory and its TMPDIR
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def rss(self) -> int:
+        """Bytes of memory it has."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+([0-9]+) kB", status)[0]) * 1024
+
+    @property
+    def descriptors(self) -> int:
+        """How many files it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+
+    @property
+    def warnings(self) -> list[dict[str, Any]]:
+        """What of it an operator has to look at."""
+        return [line for line in self.log if line["level"] not in ("debug", "info") or "failure" in line]
+
+    def connect(self, receive_buffer: int | None = None) -> socket.socket:
+        """A new connection; `receive_buffer` bytes are kept by the kernel of what is not read."""
+        client = socket.socket()
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(30)
+        client.connect(("127.0.0.1", self.port))
+        return client
+
+    def ask(self, data: bytes) -> bytes:
+        """All that comes back on a connection of its own."""
+        with self.connect() as client:
+            client.sendall(data)
+            return b"".join(iter(lambda: client.recv(65_536), b""))
+
+    def ready(self) -> bool:
+        """Whether it can trace, over both families."""
+        with suppress(OSError), urllib.request.urlopen(f"{self.address}/readyz", timeout=5) as answer:
+            return all(family["ready"] for family in json.load(answer)["families"].values())
+        return False
+
+
+@contextmanager
+def serving(folder: Path, *, descriptors: tuple[int, int] | None = None, **settings: str) -> Iterator[Daemon]:
+    """The daemon, ready; `descriptors` are its limits, soft and hard, and `settings` are named as in the settings.
+
+    Everything it writes is in `folder`.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {f"TRACEROUTED_{name.upper()}": value for name, value in settings.items()}
+    (folder / "tmp").mkdir()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tracerouted", "serve", "--listen", f"127.0.0.1:{port}"],
+            env={**os.environ, "TMPDIR": str(folder / "tmp"), **variables},
+            cwd=folder,
+            stderr=log,
+            preexec_fn=None if descriptors is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, descriptors),
+        )
+    daemon = Daemon(process, port, folder)
+    try:
+        due = time.monotonic() + START_S
+        while not daemon.ready():
+            assert process.poll() is None, daemon.log
+            assert time.monotonic() < due, daemon.log
+            time.sleep(0.05)
+        yield daemon
+        assert process.poll() is None, daemon.log
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+            process.wait()
