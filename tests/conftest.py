@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from netsim import Lab, NamespaceUnavailable, namespace
+
+settings.register_profile("nightly", max_examples=2000)
 
 try:
     # At import: before any thread exists that would stay behind in the real network.

@@ -238,6 +238,22 @@ def test_timers_follow_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> N
             reader.connectionLost(None)
 
 
+@pytest.mark.parametrize("owner", [cli._Process, cli._Task])
+def test_asking_for_a_signal_handler_does_not_write_out_the_service(owner: Any) -> None:
+    """Every spawning of a child asks for the handlers, and Python writes them out: the service must not be in it."""
+
+    class Unspeakable:
+        def __repr__(self) -> str:
+            raise AssertionError("it was written out")
+
+    made = {field.name: Unspeakable() for field in fields(owner) if field.init}
+    before = signal.signal(signal.SIGUSR1, owner(**made)._on_signal)
+    try:
+        signal.getsignal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(number: signal.Signals) -> None:
     """SIGTERM and SIGINT stop the service, wait for it, and end with exit status 0."""

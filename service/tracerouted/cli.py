@@ -271,7 +271,11 @@ def run_to_end(begin: Callable[[Any], Coroutine[Deferred[Any], Any, int]]) -> in
     return task.status
 
 
-@define
+# No repr: for every child, spawning asks what handles each signal, and Python writes the handler out (getsignal makes an
+# enum of it). That of a service with traces under way would be endless.
+
+
+@define(repr=False)
 class _Task:
     """One coroutine's life in this process."""
 
@@ -301,7 +305,7 @@ class _Task:
         click.echo(failure.getTraceback(), err=True)
 
 
-@define
+@define(repr=False)
 class _Process:
     """One service's life in this process: start, drain once, exit status."""
 

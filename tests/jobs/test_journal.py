@@ -10,15 +10,19 @@ from hypothesis import strategies as st
 
 from strategies import WALL, stories, story
 from tracerouted.jobs.journal import Journal
+from tracerouted.jobs.packing import pack, unpack
 from tracerouted.model import (
     EndEvent,
     Fact,
     HopEvent,
     Outcome,
+    ProbeSent,
+    ProbeSettled,
     Trace,
     TraceEvent,
     TraceRequest,
 )
+from virtual import TARGET, router
 
 
 def encode(event: TraceEvent) -> bytes:
@@ -215,6 +219,26 @@ def test_bytes_behind() -> None:
     assert sum(len(encode(event)) for event in new) == follower.bytes_behind
     follower.take()
     assert 0 == follower.bytes_behind
+
+
+def test_a_late_answer_reads_alike_before_and_after_packing() -> None:
+    """When an answer comes late, responders and statistics keep the order of judgement, packed or not."""
+    journal = World(TraceRequest(target=TARGET)).journal
+    sent = [ProbeSent(number, 1, 1, WALL + number / 1000) for number in (1, 2, 3)]
+    lost, *others = [ProbeSettled(*each, Outcome.TIMEOUT, None, None, (), None) for each in sent]
+    answers = [
+        fact._replace(outcome=Outcome.TTL_EXPIRED, address=router(1, fact.number), rtt_us=fact.number**3 * 100)
+        for fact in (*others, lost)
+    ]
+    for fact in (*sent, *answers[:2], lost, answers[2]):
+        journal.append(fact)
+    (live,) = journal.trace().hops
+    assert [router(1, 2), router(1, 3), router(1, 1)] == [responder.address for responder in live.responders]
+    request, facts = unpack(pack(journal.request, journal.facts))
+    again = World(request).journal
+    for fact in facts:
+        again.append(fact)
+    assert (live,) == again.trace().hops
 
 
 def test_events_go_with_the_last_follower() -> None:

@@ -189,6 +189,20 @@ def test_probes_per_target() -> None:
     assert other in world.ended
 
 
+def test_one_trace_after_the_other_gets_no_new_burst() -> None:
+    """Traces to one address share its budget also when each begins as the one before has ended."""
+    world = World(limits={"target_probes_per_second": 50.0, "target_probes_burst": 20.0})
+    while world.clock.seconds() < 2:
+        world.trace(1)
+        while world.scheduler.running:
+            pump(world.clock, 0.01, 0.002)
+    times = [at for at, *_ in world.prober.sent]
+    assert 60 < max(sum(1 for other in times if at <= other < at + 1) for at in times) <= 20 + 50 + 1
+    pump(world.clock, 1, 0.05)
+    world.trace(2)
+    assert 1 == len(world.scheduler._targets)
+
+
 def test_exhaustion_is_back_pressure() -> None:
     """A prober with fewer places than it promised loses nothing: every trace is exact, and slots come back."""
     world = World(straight(rtt=0.02), capacity=20)

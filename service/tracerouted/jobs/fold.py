@@ -44,6 +44,8 @@ class _HopState:
     rate_limited: bool = False
 
     def add(self, fact: ProbeSettled) -> None:
+        # In the order of judgement: packing forgets when judged probes were sent.
+        self.probes.pop(fact.number, None)
         self.probes[fact.number] = fact
         self.judged += 1
         if fact.outcome is Outcome.TIMEOUT:

@@ -25,6 +25,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import cycle
 from typing import NamedTuple
 
 from ..model import LEAST_SIZE, MOST_UDP_PORT, Family, MplsLabel, Protocol
@@ -192,6 +193,8 @@ _BARE = {
     b"command-parse-error": Word.REFUSED,
     b"command-buffer-overflow": Word.REFUSED,
 }
+#: The widths of a label stack entry's fields (RFC 3032 section 2.1).
+_MOST_LABEL = MplsLabel(label=2**20 - 1, tc=7, s=1, ttl=255)
 _new = tuple.__new__
 
 
@@ -304,7 +307,7 @@ def _negative(word: bytes) -> int:
 def _labels(word: bytes) -> tuple[MplsLabel, ...]:
     """`label,tc,s,ttl` once per label, all joined by commas."""
     numbers = [_digits(number) for number in word.split(b",")]
-    if len(numbers) % 4 or max(numbers) > 0xFFFFF:
+    if len(numbers) % 4 or any(number > most for number, most in zip(numbers, cycle(_MOST_LABEL), strict=False)):
         raise ValueError("not a label stack")
     return tuple(MplsLabel(*numbers[i : i + 4]) for i in range(0, len(numbers), 4))
 

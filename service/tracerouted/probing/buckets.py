@@ -31,3 +31,47 @@ class TokenBucket:
     def take(self) -> None:
         """Take a token that `wait` said is there."""
         self._tokens -= 1
+
+    def full(self, now: float) -> bool:
+        """Whether nothing more can be saved up."""
+        self.wait(now)
+        return self._tokens >= self.burst
+
+
+@define(eq=False)
+class SharedBuckets:
+    """A bucket for each name, shared by all who use it.
+
+    One that nobody uses any more is kept until it is full: who comes back before that finds no new burst.
+    """
+
+    _rate: float
+    _burst: float
+    _used: dict[str, tuple[TokenBucket, int]] = field(init=False, factory=dict)
+    _unused: dict[str, TokenBucket] = field(init=False, factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._used) + len(self._unused)
+
+    def enter(self, name: str, now: float) -> TokenBucket:
+        """Use the bucket of this name."""
+        self._prune(now)
+        bucket, users = self._used.get(name, (None, 0))
+        if bucket is None:
+            bucket = self._unused.pop(name, None) or TokenBucket(self._rate, self._burst)
+        self._used[name] = bucket, users + 1
+        return bucket
+
+    def leave(self, name: str, now: float) -> None:
+        """Use it no longer."""
+        bucket, users = self._used.pop(name)
+        if users > 1:
+            self._used[name] = bucket, users - 1
+        else:
+            self._unused[name] = bucket
+        self._prune(now)
+
+    def _prune(self, now: float) -> None:
+        # The one left first need not be full first, but is within the time any takes.
+        while self._unused and (first := next(iter(self._unused.items())))[1].full(now):
+            del self._unused[first[0]]

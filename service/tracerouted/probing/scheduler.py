@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..model import Family, Reply, ReplyKind, RetryReason
 from .agenda import NEVER
-from .buckets import TokenBucket
+from .buckets import SharedBuckets, TokenBucket
 from .lanes import LEAST_SLOTS, MOST_SLOTS, SLOTS_REGAIN_S, YOUNG_S, Budget, Lane, Run, Sent
 from .prober import SHORT_WAIT_S, SOCKET_PROTOCOLS, ProbeKind, Prober
 from .trace import TraceMachine
@@ -57,10 +57,12 @@ class Scheduler:
     _timer: IDelayedCall | None = field(init=False, default=None)
     _timer_at: float = field(init=False, default=NEVER)
     _everything: TokenBucket = field(init=False)
-    _targets: dict[str, tuple[TokenBucket, int]] = field(init=False, factory=dict)
+    _targets: SharedBuckets = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._everything = TokenBucket(self._limits.probes_per_second, self._limits.probes_burst)
+        limits = self._limits
+        self._everything = TokenBucket(limits.probes_per_second, limits.probes_burst)
+        self._targets = SharedBuckets(limits.target_probes_per_second, limits.target_probes_burst)
 
     def add_prober(self, prober: Prober) -> None:
         """Let traces of this prober's family run on it."""
@@ -100,11 +102,7 @@ class Scheduler:
 
         `kind` is that of its patient probes; its ordinary ones differ in how long the prober waits for them.
         """
-        lane = self._lanes[family]
-        bucket, users = self._targets.get(kind.address, (None, 0))
-        if bucket is None:
-            bucket = TokenBucket(self._limits.target_probes_per_second, self._limits.target_probes_burst)
-        self._targets[kind.address] = (bucket, users + 1)
+        lane, now = self._lanes[family], self._clock.seconds()
         self._order += 1
         run = Run(
             self._order,
@@ -113,13 +111,13 @@ class Scheduler:
             lane.prober.prepare(evolve(kind, timeout_s=SHORT_WAIT_S)),
             lane.prober.prepare(kind),
             kind.address,
-            bucket,
+            self._targets.enter(kind.address, now),
             kind.protocol in SOCKET_PROTOCOLS,
             ended,
         )
         self._runs.add(run)
         lane.requeue(run)
-        self._arm(self._clock.seconds())
+        self._arm(now)
         return run
 
     def stop(self, run: Run) -> None:
@@ -131,11 +129,7 @@ class Scheduler:
         self._runs.discard(run)
         run.wake = NEVER
         run.lane.wanting_proof.discard(run)
-        bucket, users = self._targets[run.target]
-        if users > 1:
-            self._targets[run.target] = (bucket, users - 1)
-        else:
-            del self._targets[run.target]
+        self._targets.leave(run.target, self._clock.seconds())
 
     def close(self) -> None:
         """Leave nothing to be called later."""
