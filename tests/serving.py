@@ -112,7 +112,9 @@ def serving(folder: Path, *, descriptors: tuple[int, int] | None = None, **setti
             env={**os.environ, "TMPDIR": str(folder / "tmp"), **variables},
             cwd=folder,
             stderr=log,
-            preexec_fn=None if descriptors is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, descriptors),
+            preexec_fn=None
+            if descriptors is None
+            else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, descriptors),
         )
     daemon = Daemon(process, port, folder)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import select
 import selectors
@@ -26,8 +25,7 @@ POST = b"POST /traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/j
 #: Far more than anything here takes; reached only by a service that hangs.
 PATIENCE_S = 60
 
-#: All streams of bar 7 in `docs/`; a tenth of them is stalled.
-STREAMS = int(os.environ.get("EDGE_STREAMS", "1000"))
+STREAMS = 1000
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +136,7 @@ def test_floods_of_pipelined_requests(daemon: Daemon) -> None:
 
 
 def test_ten_thousand_idle_connections(internet: Lab, tmp_path: Path) -> None:
-    """Past the cap connections are closed at once and cost nothing; those within it are served; said once in the log."""
+    """Past the cap connections are closed at once and cost nothing, said once in the log; the others are served."""
     with serving(tmp_path, max_connections="100") as daemon, ExitStack() as stack:
         at_rest = daemon.descriptors
         clients = [stack.enter_context(daemon.connect()) for _ in range(100)]
@@ -263,28 +261,27 @@ def test_descriptors_run_out(internet: Lab, tmp_path: Path) -> None:
 
 
 class Followers:
-    """Readers of one trace's events: they keep the last bytes of what came, and count it."""
+    """Readers of one trace's events: how many of them saw its end."""
 
     def __init__(self, daemon: Daemon, path: bytes, number: int) -> None:
-        self.tails: dict[socket.socket, bytes] = {}
-        self.received = 0
+        self.ended = 0
         self._selector = selectors.DefaultSelector()
         for _ in range(number):
             client = daemon.connect()
-            client.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n" % path)
+            client.sendall(
+                b"GET %b HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n" % path
+            )
             client.setblocking(False)
-            self._selector.register(client, selectors.EVENT_READ)
-            self.tails[client] = b""
+            self._selector.register(client, selectors.EVENT_READ, bytearray())
 
     def read(self) -> bool:
         """Read what there is; whether anybody is still connected."""
         for key, _ in self._selector.select(0.1):
             client = key.fileobj
             assert isinstance(client, socket.socket)
-            piece = client.recv(262_144)
-            self.received += len(piece)
-            if piece:
-                self.tails[client] = (self.tails[client] + piece)[-30_000:]
+            if piece := client.recv(262_144):
+                key.data[:] = key.data[-11:] + piece
+                self.ended += b"\nevent: end\n" in key.data
             else:
                 self._selector.unregister(client)
                 client.close()
@@ -321,8 +318,7 @@ def test_stalled_streams(lab: Lab, tmp_path: Path) -> None:
         while followers.read():
             most = max(most, daemon.rss)
         until(lambda: len([line for line in daemon.log if "dropped a stream" in line["message"]]) >= stalled_number)
-        print(f"{(most - before) / MIB:.1f} MiB for {STREAMS}; {followers.received / MIB:.0f} MiB read")
-        assert most - before <= 64 * MIB
-        assert {True} == {b"event: end\n" in tail for tail in followers.tails.values()}
+        assert most - before <= 64_000_000
+        assert STREAMS - stalled_number == followers.ended
         assert stalled_number == len([line for line in daemon.log if "dropped a stream" in line["message"]])
         assert [] == daemon.warnings

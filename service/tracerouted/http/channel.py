@@ -84,11 +84,9 @@ class EdgeChannel(HTTPChannel):
     def readConnectionLost(self) -> None:
         """The client sends no more, and may or may not be there to read.
 
-        It gets the answers that are made. One still being made is not waited for: a client that left looks the same.
+        It gets the answers that are made; while it does not take them, nothing is read, and this is not called. One
+        still being made is not waited for: a client that left looks the same.
         """
-        self.persistent = 0
-        if self.requests and self.requests[0].delivering:
-            return  # it closes after this answer
         for request in self.requests:
             request.connectionLost(connectionDone)
         self.requests.clear()
@@ -172,6 +170,7 @@ class EdgeChannel(HTTPChannel):
         self.paused = False
         super().resumeProducing()
         if self._waitingForTransport:  # again
+            self._networkProducer.pauseProducing()
             return
         if sum(map(len, self._dataBuffer)) <= self._optimisticEagerReadSize:
             self._networkProducer.resumeProducing()  # also while a request is under way: to see the client leave

@@ -31,8 +31,10 @@ from .limits import SETTINGS, HttpLimits
 from .problems import later
 from .request import EdgeRequest
 
-#: What a stream holds of the events at a time; twisted's transports ask for a pause at the same size.
-CHUNK_BYTES = 65_536
+#: What is written of the events at a time, at most, and at how much unsent the transport asks for a pause: together
+#: what a slow reader costs, and all there may be can be slow.
+CHUNK_BYTES = 32_768
+UNSENT_BYTES = 16_384
 #: A small send buffer in the kernel, so that a reader who stopped is noticed after kilobytes, not megabytes.
 SEND_BUFFER_BYTES = 65_536
 RETRY_AFTER_S = 5
@@ -117,7 +119,7 @@ class Stream:
     _follower: Follower = field(init=False)
     _take: Callable[[int], bytes] = field(init=False)
     _heartbeat: bytes = field(init=False)
-    _unsent: bytes = field(default=b"", init=False)
+    _unsent: memoryview = field(init=False)
     _paused: bool = field(default=False, init=False)
     _left: bool = field(default=False, init=False)
     _beat: IDelayedCall | None = field(default=None, init=False)
@@ -130,11 +132,12 @@ class Stream:
         self, follower: Follower, take: Callable[[int], bytes], preamble: bytes, heartbeat: bytes
     ) -> Deferred[None]:
         """Begin; the Deferred fires when all has been written. Cancel it when the client is gone."""
-        self._follower, self._take, self._unsent, self._heartbeat = follower, take, preamble, heartbeat
+        self._follower, self._take, self._heartbeat = follower, take, heartbeat
+        self._unsent = memoryview(preamble)
         self._done = Deferred(lambda _: self._leave())
         self._streams.open += 1
         self._streams.opened += 1
-        _shrink_send_buffer(self._request)
+        _shrink_buffers(self._request)
         self._request.registerProducer(self, True)
         if heartbeat:
             self._beat = self._clock.callLater(self._limits.heartbeat_s, self._on_beat)
@@ -172,17 +175,17 @@ class Stream:
         self.pump()
 
     def _chunk(self) -> bytes:
-        # An event can be larger than a chunk: then it goes out in pieces, each of which is progress.
-        parts, size = [self._unsent], len(self._unsent)
-        while size < CHUNK_BYTES and not self._follower.done:
-            part = self._take(CHUNK_BYTES - size)
+        # An event can be larger than a chunk: then it goes out in pieces, each of which is progress. What is left of
+        # it is not copied, since the end of a trace can be the same large event for a thousand readers.
+        parts, room = [], CHUNK_BYTES
+        while room and (self._unsent or not self._follower.done):
+            part = self._unsent or memoryview(self._take(room))
             if not part:
                 break
-            parts.append(part)
-            size += len(part)
-        whole = b"".join(parts)
-        self._unsent = whole[CHUNK_BYTES:]
-        return whole[:CHUNK_BYTES]
+            parts.append(part[:room])
+            self._unsent = part[room:]
+            room -= len(parts[-1])
+        return b"".join(parts)
 
     def _on_beat(self) -> None:
         self._beat = self._clock.callLater(self._limits.heartbeat_s, self._on_beat)
@@ -298,7 +301,8 @@ class SettledLines:
         return [*lines, text.footer(trace)]
 
 
-def _shrink_send_buffer(request: EdgeRequest) -> None:
+def _shrink_buffers(request: EdgeRequest) -> None:
+    request.transport.bufferSize = UNSENT_BYTES
     get_handle = getattr(request.transport, "getHandle", None)
     if get_handle is not None:
         get_handle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
