@@ -74,7 +74,7 @@ class EdgeTransport(StringTransport):
             self.producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        self.producer = None
+        self.producer, self.paused = None, False
 
     def loseWriteConnection(self) -> None:
         self.half_closed = True

@@ -204,6 +204,19 @@ def test_a_large_answer_nobody_reads(service: Service) -> None:
     assert b"" == service.ask("HEAD", path.decode()).body
 
 
+def test_a_large_answer_that_is_the_last(service: Service) -> None:
+    """After it the client is listened to, if only to hear it close."""
+    path, content = large(service)
+    connection = service.connect()
+    connection.transport.reading = False
+    connection.send(b"GET %b HTTP/1.0\r\n\r\n" % path + GET)
+    while connection.transport.paused:
+        connection.transport.take()
+    connection.transport.take()
+    assert content == connection.answer().body
+    assert (True, "producing") == (connection.transport.half_closed, connection.transport.producerState)
+
+
 def test_a_large_answer_whose_client_left(service: Service, log: list[dict[str, Any]]) -> None:
     """A client may leave in the middle of a large answer."""
     path, _ = large(service)

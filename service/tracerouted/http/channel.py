@@ -169,6 +169,8 @@ class EdgeChannel(HTTPChannel):
     def resumeProducing(self) -> None:
         self.paused = False
         super().resumeProducing()
+        if self._ended:
+            return
         if self._waitingForTransport:  # again
             self._networkProducer.pauseProducing()
             return
