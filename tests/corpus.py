@@ -117,7 +117,6 @@ def exchange(client: socket, data: bytes, turn: Callable[[], None]) -> bytes:
     """What a server sends back until it closes its side. `client` does not block; `turn` lets the server go on."""
     received = []
     while True:
-        turn()
         try:
             if data:
                 data = data[client.send(data) :]
@@ -125,6 +124,7 @@ def exchange(client: socket, data: bytes, turn: Callable[[], None]) -> bytes:
             pass
         except OSError:  # it has gone for good
             data = b""
+        turn()
         try:
             piece = client.recv(65_536)
         except BlockingIOError:

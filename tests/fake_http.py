@@ -16,7 +16,6 @@ from zope.interface import implementer
 from fake_engine import probe_of
 
 PEER = IPv4Address("TCP", "192.0.2.77", 40000)
-BUFFER_BYTES = 65_536
 
 
 @define
@@ -39,11 +38,12 @@ class Answer:
 
 @implementer(ITCPTransport)
 class EdgeTransport(StringTransport):
-    """A transport that pauses its producer as a TCP one does: past 64 KiB of what the client has not read.
+    """A transport that pauses its producer as a TCP one does: past `bufferSize` of what the client has not read.
 
     `reading` False is a client that reads nothing.
     """
 
+    bufferSize = 65_536
     reading = True
     half_closed = False
     aborted = False
@@ -58,7 +58,7 @@ class EdgeTransport(StringTransport):
         self.unread += data
         if self.reading:
             self.take()
-        elif len(self.unread) > BUFFER_BYTES and self.producer is not None:
+        elif len(self.unread) > self.bufferSize and self.producer is not None:
             self.paused = True
             self.producer.pauseProducing()
 
@@ -74,7 +74,7 @@ class EdgeTransport(StringTransport):
             self.producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        self.producer = None
+        self.producer, self.paused = None, False
 
     def loseWriteConnection(self) -> None:
         self.half_closed = True

@@ -46,6 +46,19 @@ class Daemon:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     @property
+    def deleted(self) -> list[str]:
+        """The open files that have no name any more, as temporary files have none."""
+        names = [os.readlink(file) for file in Path(f"/proc/{self.process.pid}/fd").iterdir()]
+        return [name for name in names if name.endswith("(deleted)")]
+
+    def settle(self) -> None:
+        """Wait until it opens and closes nothing more."""
+        counts = [0]
+        while len(counts) < 6 or len({*counts[-5:]}) > 1:
+            time.sleep(0.02)
+            counts.append(self.descriptors)
+
+    @property
     def cpu_s(self) -> float:
         """Seconds of processor time it has used."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -110,6 +123,7 @@ def serving(folder: Path, *, descriptors: tuple[int, int] | None = None, **setti
             assert process.poll() is None, daemon.log
             assert time.monotonic() < due, daemon.log
             time.sleep(0.05)
+        daemon.settle()
         yield daemon
         assert process.poll() is None, daemon.log
     finally:

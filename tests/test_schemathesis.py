@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from netsim import Lab
+from serving import serving
 
 #: What strangers' politeness would refuse, so that only what is wrong with a request is a reason to refuse it.
 GENEROUS = {
@@ -31,31 +26,6 @@ GENEROUS = {
 MOST_S = 30
 
 
-@contextmanager
-def serving(log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The daemon, ready, writing its log to a file; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    variables = {f"TRACEROUTED_{name}": value for name, value in GENEROUS.items()}
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tracerouted", "serve", "--listen", f"127.0.0.1:{port}"],
-            env=os.environ | variables,
-            stderr=file,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        while process.poll() is None:
-            with suppress(OSError), urllib.request.urlopen(f"{address}/readyz") as answer:
-                if all(family["ready"] for family in json.load(answer)["families"].values()):
-                    break
-            time.sleep(0.05)
-        yield address, process
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 @pytest.mark.timeout(240)
 def test_the_service_keeps_its_contract(internet: Lab, tmp_path: Path) -> None:
     """Valid and invalid requests: every answer is one the contract lists, by status, type, fields and schema; nothing
@@ -63,11 +33,10 @@ def test_the_service_keeps_its_contract(internet: Lab, tmp_path: Path) -> None:
     program = shutil.which("schemathesis", path=Path(sys.executable).parent)
     if program is None:
         pytest.skip("no schemathesis: pip install schemathesis")
-    log = tmp_path / "log"
-    with serving(log) as (address, process):
+    with serving(tmp_path, **GENEROUS) as daemon:
         done = subprocess.run(
             [
-                *(program, "run", f"{address}/openapi.json"),
+                *(program, "run", f"{daemon.address}/openapi.json"),
                 *("--checks", "all", "--mode", "all", "--phases", "examples,coverage,fuzzing,stateful"),
                 *("--seed", "1", "--max-time", str(MOST_S), "--request-timeout", "30"),
                 *("--generation-database", "none", "--no-color", "--output-sanitize", "false"),
@@ -78,7 +47,5 @@ def test_the_service_keeps_its_contract(internet: Lab, tmp_path: Path) -> None:
             capture_output=True,
             text=True,
         )
-        assert process.poll() is None, "the service ended"
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [] == [line for line in lines if line["level"] == "error" or "failure" in line]
+    assert [] == [line for line in daemon.log if line["level"] == "error" or "failure" in line]

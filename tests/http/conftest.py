@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
@@ -47,3 +48,12 @@ def log() -> Iterator[list[dict[str, Any]]]:
     globalLogPublisher.addObserver(events.append)
     yield events
     globalLogPublisher.removeObserver(events.append)
+
+
+@pytest.fixture(scope="session")
+def reactor() -> Iterator[Any]:
+    """A reactor of its own, that runs while a test has it turn."""
+    reactor = EPollReactor()
+    reactor.startRunning(installSignalHandlers=False)
+    yield reactor
+    reactor.disconnectAll()

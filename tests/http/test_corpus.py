@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
-from twisted.internet.epollreactor import EPollReactor
 
 from corpus import LAST, Case, exchange, judge, read_cases
 from fake_http import Service, finished_trace, warnings_in
@@ -34,15 +32,6 @@ def service(service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
     assert "trace001" == finished_trace(service)
     assert "trace002" == service.post({"target": "example.net"}).json["id"]
     return service
-
-
-@pytest.fixture(scope="module")
-def reactor() -> Iterator[Any]:
-    """A reactor of its own, that runs while a test has it turn."""
-    reactor = EPollReactor()
-    reactor.startRunning(installSignalHandlers=False)
-    yield reactor
-    reactor.disconnectAll()
 
 
 def test_size() -> None:

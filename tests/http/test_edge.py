@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import re
+import socket
 import tempfile
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fake_http import Connection, Service, finished_trace, json_body, warnings_in
+from corpus import exchange
+from fake_engine import probe_of
+from fake_http import Connection, Service, finished_trace, json_body, parse_answer, warnings_in
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -165,6 +172,170 @@ def test_an_answer_nobody_reads(service: Service) -> None:
     assert connection.closed
     service.clock.pump([1] * 61)
     assert connection.transport.aborted
+
+
+# --- a client that asks for more than it reads ---
+
+
+def large(service: Service) -> tuple[bytes, bytes]:
+    """A path, and the content there is at it: more than a megabyte."""
+    files = re.search(rb'"(docs/[0-9a-f]+/)', service.get("/docs").body)
+    assert files
+    path = b"/" + files[1] + b"swagger-ui-bundle.js"
+    return path, service.get(path.decode()).body
+
+
+def test_a_large_answer_nobody_reads(service: Service) -> None:
+    """Of a large answer no more is copied than a client takes: whole if it takes it in time, else cut off."""
+    path, content = large(service)
+    request = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path
+    reader, other = service.connect(), service.connect()
+    for connection in (reader, other):
+        connection.transport.reading = False
+        connection.send(request + GET)
+    while reader.transport.paused:
+        assert len(reader.transport.unread) < 200_000
+        service.clock.advance(10)
+        reader.transport.take()
+    reader.transport.take()
+    assert [content, b'{"status":"ok"}'] == [answer.body for answer in reader.answers()]
+    assert other.transport.aborted
+    assert len(other.transport.unread) < 200_000
+    assert b"" == service.ask("HEAD", path.decode()).body
+
+
+def test_a_large_answer_that_is_the_last(service: Service) -> None:
+    """After it the client is listened to, if only to hear it close."""
+    path, content = large(service)
+    connection = service.connect()
+    connection.transport.reading = False
+    connection.send(b"GET %b HTTP/1.0\r\n\r\n" % path + GET)
+    while connection.transport.paused:
+        connection.transport.take()
+    connection.transport.take()
+    assert content == connection.answer().body
+    assert (True, "producing") == (connection.transport.half_closed, connection.transport.producerState)
+
+
+def test_a_large_answer_whose_client_left(service: Service, log: list[dict[str, Any]]) -> None:
+    """A client may leave in the middle of a large answer."""
+    path, _ = large(service)
+    connection = service.connect()
+    connection.transport.reading = False
+    connection.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+    connection.leave()
+    assert [] == warnings_in(log)
+
+
+def test_pipelined_requests_nobody_reads_the_answers_of(service: Service) -> None:
+    """Requests wait, unread, until the answers before them are taken; then all are answered, in order."""
+    connection = service.connect()
+    connection.transport.reading = False
+    started = b"GET /nope%d HTTP/1.1\r\nHost: a\r\n\r\n"
+    connection.send(b"".join(started % n for n in range(900)))
+    assert len(connection.transport.unread) < 100_000
+    assert "paused" == connection.transport.producerState
+    service.clock.advance(30)  # nobody is late who is not listened to
+    while connection.transport.unread:
+        connection.transport.take()
+    assert [f"/nope{n}" for n in range(900)] == [answer.json["instance"] for answer in connection.answers()]
+    assert "producing" == connection.transport.producerState
+
+
+def test_what_comes_behind_a_stream_nobody_reads(service: Service) -> None:
+    """A client that reads nothing of a stream is not read from either: what it sends piles up with it."""
+    service.post({"target": "example.net"})
+    connection = service.connect()
+    connection.transport.reading = False
+    connection.request("GET", "/traces/trace001/events")
+    for n in range(1000):
+        service.engine.probe("trace001", 1, probe_of("192.0.2.1", n + 1), keep=1)
+    service.clock.advance(0)
+    assert "paused" == connection.transport.producerState
+    connection.transport.reading = True
+    while connection.transport.paused:
+        connection.transport.take()
+    assert "producing" == connection.transport.producerState
+    connection.send(GET * 1000)
+    assert "paused" == connection.transport.producerState
+    service.engine.finish("trace001")
+    service.clock.pump([0] * 50)
+    assert 1001 == len([None for answer in connection.answers() if answer.status == 200]) + 1
+
+
+# --- a client that sends no more ---
+
+
+@pytest.fixture
+def connect(service: Service, reactor: Any) -> Iterator[Callable[..., Callable[[], bytes]]]:
+    """Send bytes over TCP and end; a function tells what has come back up to the server's end."""
+    port = reactor.listenTCP(0, service.site, interface="127.0.0.1")
+    with ExitStack() as stack:
+        stack.callback(port.stopListening)
+
+        def connect(data: bytes) -> Callable[[], bytes]:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port.getHost().port)))
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            client.setblocking(False)
+            return lambda: exchange(client, b"", lambda: reactor.iterate(0))
+
+        yield connect
+
+
+def test_a_half_closed_connection(service: Service, connect: Callable[..., Callable[[], bytes]]) -> None:
+    """Who sends requests and closes its sending side still gets their answers, however large, and then the end."""
+    path, content = large(service)
+    received = connect(GET + b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path + GET)()
+    first, rest = parse_answer(received, "GET")
+    second, rest = parse_answer(rest, "GET")
+    third, rest = parse_answer(rest, "GET")
+    assert (200, content, first.body, b"") == (first.status, second.body, third.body, rest)
+    assert set() == service.site.connections
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET /traces/trace001/events", b"GET /traces/trace001", b"POST /traces", b"GET /heal"]
+)
+def test_a_client_that_left(
+    service: Service, connect: Callable[..., Callable[[], bytes]], log: list[dict[str, Any]], request_line: bytes
+) -> None:
+    """A stream, an answer that waits, and half a request end with the client; what it began goes on."""
+    service.post({"target": "example.net"})
+    fields = b"Host: a\r\nPrefer: wait=60\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    whole = request_line + b" HTTP/1.1\r\n" + fields + BODY
+    received = connect(request_line if request_line.endswith(b"heal") else whole)()
+    assert not received.endswith(b"\r\n0\r\n\r\n")
+    assert (0, set()) == (service.site.streams.open, service.site.connections)
+    assert {"queued"} == {str(job.trace.status) for job in service.engine.jobs.values()}
+    assert (2 if b"POST" in request_line else 1) == len(service.engine.jobs)
+    assert [] == warnings_in(log)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        GET,
+        GET + b"GET /he",
+        POST + b"Content-Length: x\r\n\r\n",
+        b"GET /traces/trace001/events HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_what_remains_of_a_connection(
+    service: Service, connect: Callable[..., Callable[[], bytes]], data: bytes
+) -> None:
+    """Nothing: its memory is free at once, not when somebody looks for cycles, which is seldom."""
+    service.post({"target": "example.net"})
+    left: list[weakref.ref[Any]] = []
+    opened = service.site.opened
+    service.site.opened = lambda channel: (left.append(weakref.ref(channel)), opened(channel))
+    gc.collect()
+    gc.disable()
+    try:
+        connect(data)()
+        assert [None] == [channel() for channel in left]
+    finally:
+        gc.enable()
 
 
 # --- numbers ---

@@ -10,6 +10,7 @@ import pytest
 
 from fake_engine import probe_of
 from fake_http import Connection, Service, finished_trace, json_body
+from tracerouted.http.events import CHUNK_BYTES, UNSENT_BYTES
 from tracerouted.model import Outcome, Status, StopReason
 
 Frames = list[tuple[int, str, Any]]
@@ -238,7 +239,7 @@ def test_a_full_transport_is_not_written_to(service: Service) -> None:
     """While a reader takes nothing, nothing more is buffered for it, not even comments."""
     trace_id, connection = stalled(service)
     unread = len(connection.transport.unread)
-    assert unread < 2 * 65_536 + 1000
+    assert unread < CHUNK_BYTES + UNSENT_BYTES + 1000
     flood(service, trace_id, 500)
     turn(service)
     service.clock.advance(16)
@@ -306,7 +307,7 @@ def test_a_large_event_in_pieces(make_service: Callable[..., Service]) -> None:
     pieces = 0
     while not connection.received.endswith(b"0\r\n\r\n"):
         pieces += 1
-        assert len(connection.transport.unread) < 2 * 65_536 + 1000
+        assert len(connection.transport.unread) < CHUNK_BYTES + UNSENT_BYTES + 1000
         service.clock.advance(20)
         connection.transport.take()
     assert pieces >= 3

@@ -9,8 +9,8 @@
 * framing it is not sure of refused (RFC 9112 sections 6 and 7), with a problem document instead of a bare 400;
 * answers delivered to a client that has closed its sending side (stock: dropped).
 
-A refusal is written, the sending side is closed, and what the client still sends is read and dropped until it
-closes or the deadline passes: closing at once would reset the connection and could destroy the answer (RFC 9112
+After the last answer the sending side is closed, and what the client still sends is read and dropped until it
+closes or a deadline passes: closing at once would reset the connection and could destroy the answer (RFC 9112
 section 9.6).
 """
 
@@ -67,7 +67,7 @@ class EdgeChannel(HTTPChannel):
     _optimisticEagerReadSize: int
 
     _idle = False
-    _refused = False
+    _ended = False  # the last answer is written; whatever comes is dropped
     _secure = False
     _requests = 0
     _due: float | None = None
@@ -84,19 +84,30 @@ class EdgeChannel(HTTPChannel):
     def readConnectionLost(self) -> None:
         """The client sends no more, and may or may not be there to read.
 
-        It gets the answers that are made. One still being made is not waited for: a client that left looks the same.
+        It gets the answers that are made; while it does not take them, nothing is read, and this is not called. One
+        still being made is not waited for: a client that left looks the same.
         """
-        self.persistent = 0
-        if self.requests and self.requests[0].delivering:
-            return  # it closes after this answer
         for request in self.requests:
             request.connectionLost(connectionDone)
         self.requests.clear()
-        self.loseConnection()
-        self.setTimeout(self.site.limits.request_deadline_s)  # for the client to take what is still unsent
+        self._close()
 
     def writeConnectionLost(self) -> None:
-        """The sending side is closed, as `refuse` wanted it."""
+        """All has been sent after which `loseConnection` was called."""
+        self.setTimeout(self.site.limits.request_deadline_s)  # for the client to close too
+
+    def loseConnection(self) -> None:
+        """Close after what is written, which the client may read although it still sends."""
+        self._ended = True
+        self.clearLineBuffer()
+        self._dataBuffer.clear()
+        self._networkProducer.resumeProducing()
+        self._networkProducer.unregisterProducer()
+        self.transport.loseWriteConnection()
+
+    def _close(self) -> None:
+        super().loseConnection()
+        self.setTimeout(self.site.limits.request_deadline_s)  # for the client to take what is still unsent
 
     def isSecure(self) -> bool:
         return self._secure
@@ -104,7 +115,7 @@ class EdgeChannel(HTTPChannel):
     # --- time: one deadline from a request's first byte to its last ---
 
     def dataReceived(self, data: bytes) -> None:
-        if self._refused:
+        if self._ended:
             return
         LineReceiver.dataReceived(self, data)
         if self._idle and (self._buffer or self.requests) and not self.paused:  # a next request has begun
@@ -132,11 +143,10 @@ class EdgeChannel(HTTPChannel):
             self.setTimeout(self.site.limits.keep_alive_s)
 
     def timeoutConnection(self) -> None:
-        if self._refused or self.transport.disconnecting or self._handlingRequest:
+        if self._ended or self.transport.disconnecting or self._handlingRequest:
             self.transport.abortConnection()
         elif self._idle or not (self.requests or self._buffer):
-            self.loseConnection()
-            self.setTimeout(self.site.limits.request_deadline_s)  # for the client to take what is still unsent
+            self._close()
         else:
             seconds = f"{self.site.limits.request_deadline_s:g} s"
             detail = f"the request did not arrive within {seconds} ({SETTINGS['request_deadline_s']})"
@@ -147,7 +157,7 @@ class EdgeChannel(HTTPChannel):
         if self.requests:
             self.persistent = 0
         elif self._idle or not self._buffer:
-            self.loseConnection()
+            self._close()
 
     # --- a client that asks for more than it reads ---
 
@@ -159,7 +169,10 @@ class EdgeChannel(HTTPChannel):
     def resumeProducing(self) -> None:
         self.paused = False
         super().resumeProducing()
+        if self._ended:
+            return
         if self._waitingForTransport:  # again
+            self._networkProducer.pauseProducing()
             return
         if sum(map(len, self._dataBuffer)) <= self._optimisticEagerReadSize:
             self._networkProducer.resumeProducing()  # also while a request is under way: to see the client leave
@@ -187,7 +200,7 @@ class EdgeChannel(HTTPChannel):
             self._respondToBadRequestAndDisconnect()
 
     def allContentReceived(self) -> None:
-        if not self._refused:
+        if not self._ended:
             super().allContentReceived()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
@@ -202,7 +215,7 @@ class EdgeChannel(HTTPChannel):
         return persistent
 
     def _send100Continue(self) -> None:
-        if not self._refused:
+        if not self._ended:
             super()._send100Continue()
 
     # --- answers ---
@@ -231,11 +244,9 @@ class EdgeChannel(HTTPChannel):
 
     def refuse(self, problem: ProblemError) -> None:
         """Answer with a problem, whatever of the request is still to come, and close."""
-        if self._refused:
+        if self._ended:
             return
-        self._refused = True
         self.persistent = 0
-        self.clearLineBuffer()
         uri = getattr(self, "_path", None)
         body = problem.document(None if uri is None else problems.instance(uri))
         headers = Headers()
@@ -245,6 +256,5 @@ class EdgeChannel(HTTPChannel):
         code = problem.kind.status
         self.writeHeaders(b"HTTP/1.1", b"%d" % code, RESPONSES[code], headers)
         self.transport.write(body)
-        self._networkProducer.unregisterProducer()
-        self.transport.loseWriteConnection()
+        self.loseConnection()
         self.setTimeout(self.site.limits.request_deadline_s)

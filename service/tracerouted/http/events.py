@@ -31,9 +31,10 @@ from .limits import SETTINGS, HttpLimits
 from .problems import later
 from .request import EdgeRequest
 
-#: What a stream holds of the events at a time; its transport asks for a pause at the same size. With a thousand
-#: streams it is this that counts.
-CHUNK_BYTES = 16_384
+#: What is written of the events at a time, at most, and at how much unsent the transport asks for a pause: together
+#: what a slow reader costs, and all there may be can be slow.
+CHUNK_BYTES = 32_768
+UNSENT_BYTES = 16_384
 #: A small send buffer in the kernel, so that a reader who stopped is noticed after kilobytes, not megabytes.
 SEND_BUFFER_BYTES = 65_536
 RETRY_AFTER_S = 5
@@ -118,7 +119,7 @@ class Stream:
     _follower: Follower = field(init=False)
     _take: Callable[[int], bytes] = field(init=False)
     _heartbeat: bytes = field(init=False)
-    _unsent: memoryview = field(default=memoryview(b""), init=False)
+    _unsent: memoryview = field(init=False)
     _paused: bool = field(default=False, init=False)
     _left: bool = field(default=False, init=False)
     _beat: IDelayedCall | None = field(default=None, init=False)
@@ -174,19 +175,16 @@ class Stream:
         self.pump()
 
     def _chunk(self) -> bytes:
-        # An event can be larger than a chunk: then it goes out in pieces, each of which is progress. What is unsent
-        # of it is a view of the bytes that all streams share: the last event is the whole trace.
-        parts, size = [], 0
-        while size < CHUNK_BYTES:
-            if not self._unsent:
-                if not self._follower.done:
-                    self._unsent = memoryview(self._take(CHUNK_BYTES - size))
-                if not self._unsent:
-                    break
-            part = self._unsent[: CHUNK_BYTES - size]
-            self._unsent = self._unsent[len(part) :]
-            parts.append(part)
-            size += len(part)
+        # An event can be larger than a chunk: then it goes out in pieces, each of which is progress. What is left of
+        # it is not copied, since the end of a trace can be the same large event for a thousand readers.
+        parts, room = [], CHUNK_BYTES
+        while room and (self._unsent or not self._follower.done):
+            part = self._unsent or memoryview(self._take(room))
+            if not part:
+                break
+            parts.append(part[:room])
+            self._unsent = part[room:]
+            room -= len(parts[-1])
         return b"".join(parts)
 
     def _on_beat(self) -> None:
@@ -304,8 +302,7 @@ class SettledLines:
 
 
 def _shrink_buffers(request: EdgeRequest) -> None:
-    transport = request.transport
-    get_handle = getattr(transport, "getHandle", None)
+    request.transport.bufferSize = UNSENT_BYTES
+    get_handle = getattr(request.transport, "getHandle", None)
     if get_handle is not None:
         get_handle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        transport.bufferSize = CHUNK_BYTES

@@ -48,8 +48,6 @@ class EdgeRequest(Request):
     transport: Any
     #: The name of the API key the request came with; None where none is asked for.
     owner: str | None = None
-    #: Whether the whole answer is made, and on its way.
-    delivering = False
     _received = 0
     _large: bytes | None = None
     #: The pattern it matched, when it had arrived (by the site's clock), and whether its answer was asked to wait.
@@ -97,7 +95,6 @@ class EdgeRequest(Request):
         if self._large is None or self._disconnected:
             BaseRequest.finish(self)
             return
-        self.delivering = True
         pieces = _Pieces(self, memoryview(self._large))
         self._large = None
         self.registerProducer(pieces, True)
