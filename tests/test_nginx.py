@@ -7,9 +7,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from serving import free_port, serving, until_ready
+from serving import serving
 from tracerouted.http.negotiate import MOST_WAIT_S
 from tracerouted.settings import Settings
 
@@ -74,14 +74,14 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("nginx")
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={HOST}"]
     subprocess.run([*request, "-keyout", folder / "key", "-out", folder / "pem"], capture_output=True, check=True)
-    quota = {"TRACEROUTED_CREATE_PER_MINUTE": "2", "TRACEROUTED_TRUSTED_PROXIES": "127.0.0.1/32"}
-    program = Path(sys.executable).parent / "tracerouted"
-    with serving(program, **quota) as (service, behind):
-        until_ready(service, behind)
-        port = free_port()
+    (folder / "service").mkdir()
+    settings = {"create_per_minute": "2", "trusted_proxies": "127.0.0.1/32", "allow_targets": "127.0.0.0/8"}
+    with serving(folder / "service", **settings) as service:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
         text = CONFIGURATION.read_text()
         for written, here in {
-            "server 127.0.0.1:8080;": f"server 127.0.0.1:{behind};",
+            "server 127.0.0.1:8080;": f"server 127.0.0.1:{service.port};",
             "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
             "listen [::]:443 ssl http2;": "",
             f"/etc/ssl/{HOST}.": f"{folder}/",
