@@ -1,7 +1,7 @@
 # Everything a newcomer, a developer or a build machine calls. `make` alone says what there is.
 
 BIN = .venv/bin
-SOURCES = service tests demo $(wildcard bench)
+SOURCES = service tests demo deploy deploy/image-test $(wildcard bench)
 PORT = 8080
 
 .PHONY: help setup run demo test lint format image-test bench clean
