@@ -119,6 +119,8 @@ class Jobs(LineOnlyReceiver):
 def main() -> None:
     """Start the engine, say so, then take jobs until standard input ends."""
     reactor.seconds = time.monotonic
+    gc.freeze()  # as `tracerouted serve` does (cli.py)
+    gc.set_threshold(20_000, 20, 50)
     tracer = Tracer(reactor, Settings(**arguments()))
 
     def started(readiness: object) -> None:
