@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import profile, rows
 from .peers import install_twisted_mtr
-from .record import RESULTS, Record, RowRecord
+from .record import LATEST, RESULTS, Record, RowRecord
 from .subjects import PROFILE
 from .table import Figure, Plan, heading, lines, row, summary
 
@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", nargs="*", help="rows to run: a name, or what names start with; none: all")
     parser.add_argument("--list", action="store_true", help="list the rows")
     parser.add_argument("--rounds", type=int, default=Plan().most_rounds, metavar="N", help="N rounds each at most")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go; without: to bench/results")
     parser.add_argument("--tiny", action="store_true", help="see that rows run; the figures mean nothing")
     parser.add_argument("--profile", action="store_true", help="show where our processes' time goes, one round each")
     options = parser.parse_args(arguments)
@@ -69,11 +70,10 @@ def main(arguments: list[str]) -> int:
     if not options.tiny:
         install_twisted_mtr()
     record, broken = _measure(wanted, Plan(options.tiny, options.rounds))
-    path = RESULTS / f"{record.at.replace(':', '')}.json"
-    record.store(path)
-    record.store(RESULTS / "latest.json")
+    for path in [options.out] if options.out else [RESULTS / f"{record.at.replace(':', '')}.json", LATEST]:
+        record.store(path)
+        print(path)
     print("\n" + "\n".join(table(record)))
-    print(f"\n{path}, and latest.json beside it")
     return 1 if broken else 0
 
 

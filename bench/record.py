@@ -57,6 +57,7 @@ from .table import Figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+LATEST = RESULTS / "latest.json"
 SCHEMA = 1
 PACKAGES = ("attrs", "klein", "msgspec", "twisted", "werkzeug")
 #: Programs, and how each is asked for its version: an option, or what it is to read.

@@ -19,7 +19,7 @@ TRACES = 500
 PUBLISHED_CAP_S = 20  # twisted-mtr as published stands still long before
 PATCHED_CAP_S = 60
 SILENT = (4, 7)
-MTR = "mtr --json -c 1"
+MTR = "mtr"
 
 
 def library(ground: Ground, targets: list[str]) -> dict[str, Any]:
