@@ -1,7 +1,7 @@
 """Benchmarks: what the service promises about speed, memory and honesty, measured against its peers in the same run.
 
     python -m bench                 every row; the table at the end, and a JSON file in bench/results
-    python -m bench many one        the rows whose name starts so
+    python -m bench many growth     the row of that name, or all whose names start so
     python -m bench --list          what there is
     python -m bench --profile many  where our processes' time goes in these rows, instead of the table
     python -m bench.report FILE     put a run into docs/performance.md, with its plots

@@ -50,14 +50,15 @@ def table(record: Record) -> Iterable[str]:
 def main(arguments: list[str]) -> int:
     """Run the rows named (all without names); the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, against peers, in one run.")
-    parser.add_argument("name", nargs="*", help="rows to run: a name, or what names start with; none: all")
+    parser.add_argument("name", nargs="*", help="rows to run: names, or what names start with; none: all")
     parser.add_argument("--list", action="store_true", help="list the rows")
     parser.add_argument("--rounds", type=int, default=Plan().most_rounds, metavar="N", help="N rounds each at most")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go; without: to bench/results")
     parser.add_argument("--tiny", action="store_true", help="see that rows run; the figures mean nothing")
     parser.add_argument("--profile", action="store_true", help="show where our processes' time goes, one round each")
     options = parser.parse_args(arguments)
-    wanted = [name for name in row.rows if not options.name or name.startswith(tuple(options.name))]
+    begun = tuple(name for name in options.name if name not in row.rows)
+    wanted = [name for name in row.rows if not options.name or name in options.name or name.startswith(begun)]
     if options.list or not wanted or options.rounds < 1:
         for name, run in row.rows.items():
             print(f"{name:15} {summary(run)}")

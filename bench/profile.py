@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TOP = 30
+ROOT = Path(__file__).parents[1]
 #: Starting up is not what is looked for.
-_STARTING = ("<frozen", "importlib", "{built-in method marshal", "{built-in method builtins.compile", "<string>")
+_STARTING = (
+    *("<frozen", "importlib", "marshal.loads", "builtins.compile", "builtins.exec", "_imp.", "io.open_code"),
+    *("builtins.__build_class__", "builtins.__import__", "posix.listdir", "/typing.py", "/re/", "<module>"),
+)
 
 
 def summary(folder: Path) -> str:
@@ -22,7 +26,7 @@ def summary(folder: Path) -> str:
     for kind in kinds:
         files = sorted(str(path) for path in folder.glob(f"{kind}-*.prof"))
         stats = pstats.Stats(*files)
-        parts.append(f"{kind}: {len(files)} processes, {stats.total_tt:.2f} s in all\n")  # type: ignore[attr-defined]
+        parts.append(f"{kind}: {stats.total_tt:.2f} s in all, processes: {len(files)}\n")  # type: ignore[attr-defined]
         for words, place in (("own time", 2), ("own time and all below", 3)):
             parts.append("\n".join(_top(stats, words, place)) + "\n")
     return "\n".join(parts) if parts else "no process of ours ran: nothing was profiled\n"
@@ -41,5 +45,5 @@ def _named(where: tuple[str, int, str]) -> str:
     path, number, function = where
     if path == "~":
         return function
-    short = path.rpartition("/site-packages/")[2].rpartition("/service/")[2]
+    short = path.rpartition("/site-packages/")[2].removeprefix(f"{ROOT}/").removeprefix("service/")
     return f"{short}:{number} {function}"

@@ -87,9 +87,10 @@ def others(record: Record) -> str:
 
 #: What one probe, event and request cost: words, row, the figure's name.
 COSTS = (
-    ("a probe, engine alone, `probes` 1", "capacity", "our processor time per probe, probes 1"),
-    ("a probe, engine alone, `probes` 3", "capacity", "our processor time per probe, probes 3"),
-    ("a probe, mtr-packet's own", "capacity", "mtr-packet's processor time per probe"),
+    ("a probe: engine, scheduler and trace machine alone, `probes` 3", "code", "our code per probe, probes 3"),
+    ("a probe: with driving mtr-packet, `probes` 1", "capacity", "our processor time per probe, probes 1"),
+    ("a probe: with driving mtr-packet, `probes` 3", "capacity", "our processor time per probe, probes 3"),
+    ("a probe: mtr-packet's own", "capacity", "mtr-packet's processor time per probe"),
     ("an 11-hop trace over HTTP, `probes` 1", "http-traces", "our processor time per trace, with HTTP"),
     ("a GET of a finished trace", "http-requests", "our processor time per GET"),
     ("a POST", "http-requests", "our processor time per POST"),
@@ -131,9 +132,11 @@ def planning(record: Record) -> str:
     def rows() -> Iterator[Sequence[str]]:
         for point in record.curve("planned traces"):
             columns = ("traces", "daemon", "mtr-packet", "memory")
-            yield f"{point.at:.0f}%", *(at(curve, point.at) for curve in columns), point.verdict
+            half = f"{point.ours.value / 2 * 5:,.0f}"
+            yield f"{point.at:.0f}%", *(at(curve, point.at) for curve in columns), half, point.verdict
 
-    head = ("silent hops", "traces per minute", "cores, daemon", "cores, mtr-packet", "MiB at most", "")
+    half_load = "targets every 5 minutes at half load"
+    head = ("silent hops", "traces per minute", "cores, daemon", "cores, mtr-packet", "MiB at most", half_load, "")
     return _table(head, rows())
 
 

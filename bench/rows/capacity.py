@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..grounds import Chain
+from ..grounds import Chain, Here
 from ..limits import UNLIMITED
 from ..routes import judged
 from ..subjects import Subject
@@ -56,3 +56,18 @@ def capacity(plan: Plan) -> Iterator[Figure]:
         yield Figure("our processor time per probe, probes 1", "us", measured("ours", own), raw_cost)
         yield Figure("our processor time per probe, probes 3", "us", measured("ours3", own), raw_cost)
         yield Figure("mtr-packet's processor time per probe", "us", measured("ours", child))
+
+
+@row("code")
+def code(plan: Plan) -> Iterator[Figure]:
+    """Engine, scheduler and trace machines alone: a prober that answers in the next turn, no process, no kernel."""
+    traces = plan.size(TRACES // 2, 10)
+    with Subject(Here(), "instant") as instant:
+        runs: dict[str, Callable[[], dict[str, Any]]] = {
+            str(probes): lambda probes=probes: instant(traces=traces, hops=HOPS, probes=probes, at_once=500)
+            for probes in (1, 3, 10)
+        }
+        for probes, results in in_turn(runs, plan.rounds(3)).items():
+            costs = [result["cpu_s"] / result["sent"] * 1e6 for result in results]
+            cost = Runs(costs, [result["complete"] for result in results], traces)
+            yield Figure(f"our code per probe, probes {probes}", "us", cost)

@@ -78,6 +78,14 @@ def _rate(client: Subject, request: list[Any], port: int, status: int, asked: in
     return float(asked / found["wall_s"])
 
 
+def _ours(client: Subject, request: list[Any], status: int, asked: int, pid: int, costs: list[float]) -> float:
+    """Our rate; what each request cost the daemon, in microseconds, is added to `costs`."""
+    before = cpu_s(pid)
+    rate = _rate(client, request, PORT, status, asked)
+    costs.append((cpu_s(pid) - before) / asked * 1e6)
+    return rate
+
+
 def _reading(asked: int, rounds: int) -> Iterator[Figure]:
     with Chain() as ground, Subject(ground, "client") as client, daemon(ground, client, **SERVED) as pid:
         made = client(do="ask", requests=[post(ground.targets[0], probes=3)], clients=1, port=PORT)
@@ -87,17 +95,11 @@ def _reading(asked: int, rounds: int) -> Iterator[Figure]:
         conditional = ["GET", path, {"If-None-Match": got["fields"]["etag"]}, ""]
         costs: list[float] = []
 
-        def ours() -> float:
-            before = cpu_s(pid)
-            rate = _rate(client, plain, PORT, 200, asked)
-            costs.append((cpu_s(pid) - before) / asked * 1e6)
-            return rate
-
         with Subject(ground, "bare_klein", port=KLEIN_PORT, document=got["body"]):
             results = in_turn(
                 {
                     "Klein": lambda: _rate(client, plain, KLEIN_PORT, 200, asked),
-                    "ours": ours,
+                    "ours": lambda: _ours(client, plain, 200, asked, pid, costs),
                     "304": lambda: _rate(client, conditional, PORT, 304, asked),
                 },
                 rounds,
@@ -122,17 +124,11 @@ def _posting(asked: int, rounds: int) -> Iterator[Figure]:
         request = ["POST", "/traces", {"Content-Type": "application/json"}, body]
         costs: list[float] = []
 
-        def ours() -> float:
-            before = cpu_s(pid)
-            rate = _rate(client, request, PORT, 202, asked)
-            costs.append((cpu_s(pid) - before) / asked * 1e6)
-            return rate
-
         results = in_turn(
             {
                 "Klein": lambda: _rate(client, request, KLEIN_PORT, 202, asked),
                 "Klein, no form parsing": lambda: _rate(client, request, TUNED_PORT, 202, asked),
-                "ours": ours,
+                "ours": lambda: _ours(client, request, 202, asked, pid, costs),
             },
             rounds,
         )
