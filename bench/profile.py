@@ -12,10 +12,11 @@ from pathlib import Path
 
 TOP = 30
 ROOT = Path(__file__).parents[1]
-#: Starting up is not what is looked for.
-_STARTING = (
+#: Starting up and waiting are not what is looked for.
+_ELSE = (
     *("<frozen", "importlib", "marshal.loads", "builtins.compile", "builtins.exec", "_imp.", "io.open_code"),
     *("builtins.__build_class__", "builtins.__import__", "posix.listdir", "/typing.py", "/re/", "<module>"),
+    "<method 'poll' of",
 )
 
 
@@ -36,7 +37,7 @@ def _top(stats: pstats.Stats, words: str, place: int) -> Iterator[str]:
     yield f"by {words}"
     yield f"{'calls':>10} {'own s':>8} {'below s':>8}  function"
     entries = stats.stats.items()  # type: ignore[attr-defined]
-    kept = [(where, entry) for where, entry in entries if not any(word in _named(where) for word in _STARTING)]
+    kept = [(where, entry) for where, entry in entries if not any(word in _named(where) for word in _ELSE)]
     for where, entry in sorted(kept, key=lambda item: -item[1][place])[:TOP]:
         yield f"{entry[1]:>10,} {entry[2]:>8.3f} {entry[3]:>8.3f}  {_named(where)}"
 

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from . import rows as _  # noqa: F401  # so that all are registered
 from .plots import pictures
 from .record import Record
 from .table import Figure, Runs, peer_texts, ratio_text, shown
+from .table import row as registered
 
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENT = DOCS / "performance.md"
@@ -156,8 +158,9 @@ def main(arguments: list[str]) -> int:
         print("python -m bench.report FILE.json")
         return 2
     record = Record.load(Path(arguments[0]))
-    if record.tiny:
-        print("this is a tiny run: its figures mean nothing")
+    missing = set(registered.rows) - {row.name for row in record.rows if not row.error}
+    if record.tiny or missing:
+        print(f"not a whole run: {'its sizes are cut down' if record.tiny else ', '.join(sorted(missing))}")
         return 1
     record.store(RUN)
     for name, picture in pictures(record).items():

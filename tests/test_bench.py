@@ -270,6 +270,16 @@ def _slow_to_find() -> int:
     return sum(range(1000))
 
 
+def test_only_a_whole_run_goes_into_the_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tiny run, and one in which rows are missing or broke, is refused and changes nothing."""
+    before = report.DOCUMENT.read_bytes()
+    for record in (Record(tiny=True), Record()):
+        record.store(tmp_path / "run.json")
+        assert 1 == report.main([f"{tmp_path}/run.json"])
+        assert "not a whole run" in capsys.readouterr().out
+    assert before == report.DOCUMENT.read_bytes()
+
+
 # --- the documents ---------------------------------------------------------------------------------------------
 
 
