@@ -44,7 +44,8 @@ image-test: setup
 	@scripts/setup image
 	$(BIN)/python deploy/image-test
 
-bench: setup
+bench:
+	@scripts/setup bench
 	@exec $(BIN)/python -m bench $(ONLY)
 
 clean:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .grounds import ROOT, Ground
-from .subjects import Subject
+from .subjects import Subject, ours
 
 PORT = 8080
 
@@ -22,10 +21,9 @@ def daemon(ground: Ground, client: Subject, **settings: Any) -> Iterator[int]:
     variables = {f"TRACEROUTED_{name.upper()}": str(value) for name, value in settings.items()}
     process = ground.popen(
         # It goes when the benchmark does, however that ends (setpriv(1)).
-        ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "tracerouted", "serve"],
+        ["setpriv", "--pdeathsig", "TERM", "--", *ours("daemon", "tracerouted", "serve")],
         env={**os.environ, **variables, "TRACEROUTED_LOG_LEVEL": "error"},
         cwd=ROOT,
-        stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
     try:

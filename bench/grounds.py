@@ -44,6 +44,20 @@ class Ground(Protocol):
         """The true route: who is at each TTL, None where nobody answers."""
 
 
+class Here:
+    """Wherever the program runs: for subjects that send no packet."""
+
+    targets: list[str] = []  # noqa: RUF012  # nobody changes it
+
+    def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """See `Ground.popen`."""
+        return subprocess.Popen(command, **options)
+
+    def way(self, target: str) -> Route:
+        """See `Ground.way`; no way leads anywhere."""
+        raise KeyError(target)
+
+
 @define
 class Chain:
     """`length` routers in a row, those in `silent` (by TTL) mute; a context manager."""

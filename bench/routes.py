@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from .table import Runs
 
 #: Who answered at TTL 1, 2, 3...; None where nobody did.
 Route = tuple[str | None, ...]
@@ -16,6 +19,18 @@ def exact(found: Mapping[str, Sequence[str | None]], way: Callable[[str], Route]
 def _trimmed(route: Sequence[str | None]) -> Route:
     last = max((place for place, address in enumerate(route, 1) if address is not None), default=0)
     return tuple(route[:last])
+
+
+def judged(
+    results: Iterable[Mapping[str, Any]],
+    way: Callable[[str], Route],
+    targets: Sequence[str],
+    measure: Callable[[Mapping[str, Any]], float] = lambda result: result["wall_s"],
+) -> Runs:
+    """What `measure` makes of the rounds' results, and how many of their `routes` are exact."""
+    kept = list(results)
+    right = [exact(result["routes"], way, targets) for result in kept]
+    return Runs([measure(result) for result in kept], right, len(targets))
 
 
 def lines_of(targets: Sequence[str], source: str, hops: int) -> list[str]:

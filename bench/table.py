@@ -1,24 +1,23 @@
-"""What a row measured: figures, their targets, and how they are shown and stored."""
+"""What rows measure: figures, what they are held to, and how a terminal shows them.
+
+A `Figure` is one line: what our subject gave (`Runs`), what its peers gave in the same run, and the bound. Truth
+comes before speed: a peer's rounds with a wrong answer don't count, a peer without a right round is no peer, and ours
+is never "met" with a wrong answer in any round.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import asdict, field, frozen
 
-RESULTS = Path(__file__).parent / "results"
-
 
 @frozen
 class Target:
-    """What a figure is held to: `most` or `least` is the bound, in the figure's unit."""
+    """What a figure is held to: `most` or `least`, of the ratio where there is one, else of the value."""
 
     most: float | None = None
     least: float | None = None
@@ -32,36 +31,90 @@ class Target:
 
 
 @frozen
-class Figure:
-    """One line of the table: a measured value (the median of `samples`), against what, held to what.
+class Runs:
+    """What one subject gave, round by round, and how many of its `of` answers in each round were `right`.
 
-    `ratio` is to the subject named in `against`; `note` says what else matters, such as how many routes were exact.
+    Without `right` there was nothing to judge: the answers were checked on the way, or are no answers.
     """
 
-    row: str
+    samples: tuple[float, ...] = field(converter=tuple)
+    right: tuple[int, ...] = field(default=(), converter=tuple)
+    of: int = 0
+
+    @property
+    def true(self) -> bool:
+        """Whether every answer of every round was right."""
+        return all(count == self.of for count in self.right)
+
+    @property
+    def value(self) -> float:
+        """The median of all rounds."""
+        return statistics.median(self.samples)
+
+    @property
+    def counted(self) -> float | None:
+        """The median of the rounds whose answers were all right; None without one."""
+        right = self.right or (self.of,) * len(self.samples)
+        good = [sample for sample, count in zip(self.samples, right, strict=True) if count == self.of]
+        return statistics.median(good) if good else None
+
+
+@frozen
+class Figure:
+    """One line of the table. The ratio is ours to the peer named in `against`.
+
+    `curve` and `at` make it a point of a growth curve. `note` says what else matters.
+    """
+
     name: str
     unit: str
-    value: float
-    samples: tuple[float, ...] = ()
-    ratio: float | None = None
+    ours: Runs
+    peers: Mapping[str, Runs] = field(factory=dict)
     against: str = ""
     target: Target | None = None
     note: str = ""
+    curve: str = ""
+    at: float | None = None
 
     @property
-    def met(self) -> bool | None:
-        """Whether the target is met; None without a target. A target of a ratio is on the ratio."""
+    def ratio(self) -> float | None:
+        """Ours to the peer's right rounds; None without such a peer."""
+        base = self.peers[self.against].counted if self.against in self.peers else None
+        return self.ours.value / base if base else None
+
+    @property
+    def verdict(self) -> str:
+        """`met`, `NOT MET`, `WRONG` (ours told an untruth), `no peer` (nothing to compare with); "" if unheld."""
+        if not self.ours.true:
+            return "WRONG"
         if self.target is None:
-            return None
-        return self.target.met(self.value if self.ratio is None else self.ratio)
+            return ""
+        value = self.ratio if self.against else self.ours.value
+        if value is None:
+            return "no peer"
+        return "met" if self.target.met(value) else "NOT MET"
+
+    def document(self) -> dict[str, Any]:
+        """As JSON: the fields, and under `judged` what follows from them."""
+        judged = {
+            "value": self.ours.value,
+            "peers": {name: runs.counted for name, runs in self.peers.items()},
+            "ratio": self.ratio,
+            "verdict": self.verdict,
+        }
+        return {**asdict(self), "judged": judged}
+
+    @classmethod
+    def load(cls, document: Mapping[str, Any]) -> Figure:
+        """What `document` gave."""
+        values = {name: value for name, value in document.items() if name != "judged"}
+        values["ours"] = Runs(**values["ours"])
+        values["peers"] = {name: Runs(**runs) for name, runs in values["peers"].items()}
+        values["target"] = Target(**values["target"]) if values["target"] else None
+        return cls(**values)
 
 
-def median(samples: list[float]) -> float:
-    """The median, of at least one sample."""
-    return statistics.median(samples)
-
-
-def quantile(samples: list[float], share: float) -> float:
+def quantile(samples: Sequence[float], share: float) -> float:
     """The smallest sample that at least `share` of all samples do not exceed."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
@@ -69,9 +122,28 @@ def quantile(samples: list[float], share: float) -> float:
 
 def shown(value: float) -> str:
     """A number with three significant digits, without exponents."""
-    if value >= 1000:
+    if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value else "0"
+
+
+# --- rows ------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Plan:
+    """How much is run. `tiny` is for seeing that a row runs to its end; its figures mean nothing."""
+
+    tiny: bool = False
+    most_rounds: int = 99
+
+    def rounds(self, usual: int) -> int:
+        """How many rounds, where `usual` are usual."""
+        return 1 if self.tiny else min(usual, self.most_rounds)
+
+    def size(self, usual: Any, tiny: Any) -> Any:
+        """How many or how much of something."""
+        return tiny if self.tiny else usual
 
 
 def in_turn(subjects: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
@@ -83,7 +155,7 @@ def in_turn(subjects: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
     return results
 
 
-Row = Callable[[], Iterator[Figure]]
+Row = Callable[[Plan], Iterator[Figure]]
 
 
 @frozen
@@ -93,7 +165,7 @@ class Registry:
     rows: dict[str, Row] = field(factory=dict)
 
     def __call__(self, name: str) -> Callable[[Row], Row]:
-        """Register a row: `@row("name")` over a generator of figures."""
+        """Register a row: `@row("name")` over a generator of figures; its docstring's first line describes it."""
 
         def register(run: Row) -> Row:
             assert name not in self.rows
@@ -106,30 +178,62 @@ class Registry:
 row = Registry()
 
 
-def line(figure: Figure) -> str:
-    """A figure as a line of the table."""
-    spread = ""
-    if len(figure.samples) > 1:
-        spread = f"[{shown(min(figure.samples))} .. {shown(max(figure.samples))}]"
-    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} x {figure.against}"
+def summary(run: Row) -> str:
+    """The first line of a row's docstring."""
+    return (run.__doc__ or "").splitlines()[0]
+
+
+# --- the table on a terminal -----------------------------------------------------------------------------------
+
+WIDTH = 118
+_WIDTHS = (36, 8, 8, 27, 15, 9, 7)
+HEAD = ("what", "ours", "unit", "peers", "ratio", "target", "")
+
+
+def peer_texts(figure: Figure) -> list[str]:
+    """Each peer with its value, or with how many of its answers were right at most."""
+    texts = []
+    for name, runs in figure.peers.items():
+        value = runs.counted
+        texts.append(f"{name} {shown(value)}" if value is not None else f"{name} {max(runs.right)}/{runs.of} right")
+    return texts
+
+
+def ratio_text(figure: Figure) -> str:
+    """The ratio and what it is to."""
+    return "" if figure.ratio is None else f"{shown(figure.ratio)} x {figure.against}"
+
+
+def lines(figure: Figure) -> Iterator[str]:
+    """A figure as lines of at most `WIDTH` characters: cells that are too long go on below."""
     target = "" if figure.target is None else str(figure.target)
-    verdict = {None: "", True: "met", False: "NOT MET"}[figure.met]
-    value = f"{shown(figure.value)} {figure.unit}"
-    return f"{figure.name:44} {value:>16} {spread:22} {ratio:24} {target:>10} {verdict:8} {figure.note}".rstrip()
+    cells = (
+        _wrapped(figure.name, _WIDTHS[0]),
+        [shown(figure.ours.value)],
+        [figure.unit],
+        [part for text in peer_texts(figure) for part in _wrapped(text, _WIDTHS[3])],
+        _wrapped(ratio_text(figure), _WIDTHS[4]),
+        [target],
+        [figure.verdict],
+    )
+    for place in range(max(map(len, cells))):
+        yield _line(tuple(cell[place] if place < len(cell) else "" for cell in cells))
+    if figure.note:
+        yield from (f"      {part}" for part in _wrapped(figure.note, WIDTH - 6))
 
 
-def store(name: str, figures: list[Figure]) -> Path:
-    """Write a row's figures to `results/`, with where and when they were taken."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    document = {
-        "row": name,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
-        "processors": os.cpu_count(),
-        "load": os.getloadavg(),
-        "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
-    }
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    return path
+def _line(cells: Sequence[str]) -> str:
+    what, ours, *others = (
+        cell.rjust(width) if place == 1 else cell.ljust(width)
+        for place, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
+    )
+    return "  " + " ".join((what, ours, *others)).rstrip()
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width) or [""]
+
+
+def heading() -> str:
+    """The head of the table."""
+    return f"{_line(HEAD)}\n{'-' * WIDTH}"

@@ -1,5 +1,6 @@
-"""The rows, one module per promise; importing this registers all of them."""
+"""The rows, one module per promise; importing this registers all of them, in this order."""
 
-from . import capacity, honesty, http, many, memory, one, streams
+# ruff: isort: off
+from . import one, many, http, capacity, honesty, memory, streams, growth, planning
 
-__all__ = ["capacity", "honesty", "http", "many", "memory", "one", "streams"]
+__all__ = ["capacity", "growth", "honesty", "http", "many", "memory", "one", "planning", "streams"]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 from .. import peers
 from ..daemon import PORT, daemon, post
 from ..grounds import Chain, Ground, simulated
 from ..limits import SERVED, UNLIMITED
-from ..routes import exact
+from ..routes import judged
 from ..subjects import Subject
-from ..table import Figure, Target, in_turn, median, row
+from ..table import Figure, Plan, Runs, Target, in_turn, row
 
 ROUNDS = 5
+SLOW_ROUNDS = 2
 TRACES = 500
-CAP_S = 60
+PUBLISHED_CAP_S = 20  # twisted-mtr as published stands still long before
+PATCHED_CAP_S = 60
 SILENT = (4, 7)
+MTR, MTR_AT_ONCE = "mtr", "mtr, all at once"
 
 
 def library(ground: Ground, targets: list[str]) -> dict[str, Any]:
@@ -33,14 +35,8 @@ def over_http(ground: Ground, targets: list[str]) -> dict[str, Any]:
         return client(do="ask", requests=requests, clients=len(requests), port=PORT, routes=True)
 
 
-def twisted_mtr(ground: Ground, targets: list[str], patched: bool) -> dict[str, Any]:
-    """The twisted-mtr package."""
-    with Subject(ground, "twisted_mtr", patched=patched) as theirs:
-        return theirs(targets=targets, cap_s=CAP_S)
-
-
-def _compare(name: str, ground: Ground, share: float, slow: bool) -> Iterator[Figure]:
-    targets = ground.targets[:TRACES]
+def _compare(ground: Ground, plan: Plan, share: float, slow: bool) -> Iterator[Figure]:
+    targets = ground.targets[: plan.size(TRACES, 3)]
     found = peers.available()
     mtr = found.pop("mtr", None)
 
@@ -52,62 +48,52 @@ def _compare(name: str, ground: Ground, share: float, slow: bool) -> Iterator[Fi
         "http": lambda: over_http(ground, targets),
         **{peer: on(run) for peer, run in found.items()},
     }
-    results = in_turn(subjects, ROUNDS)
     slow_ones: dict[str, Callable[[], dict[str, Any]]] = {}
-    if slow and mtr is not None:
-        slow_ones["mtr --json -c 1"] = on(mtr)
-    if slow and peers.twisted_mtr_path() is not None:
-        slow_ones["twisted-mtr, its line reading patched"] = lambda: twisted_mtr(ground, targets, True)
-        slow_ones[f"twisted-mtr, {CAP_S} s at most"] = lambda: twisted_mtr(ground, targets, False)
-    results |= in_turn(slow_ones, 1)
-    walls = {subject: [r["wall_s"] for r in runs] for subject, runs in results.items()}
-    held = {"library": ("scamper", Target(most=share)), "http": ("library", Target(most=1.6))}
-    for subject, runs in results.items():
-        against, target = held.get(subject, ("library", None))
-        ratio = median(walls[subject]) / median(walls[against]) if against in walls else None
-        good = [exact(run["routes"], ground.way, targets) for run in runs]
-        yield Figure(
-            name,
-            f"{name}: {subject}",
-            "s",
-            median(walls[subject]),
-            tuple(walls[subject]),
-            None if subject == against else ratio,
-            against,
-            target,
-            f"{min(good)} of {len(targets)} exact"
-            + (f", {sum(r.get('lost', 0) for r in runs)} falsely lost" if "lost" in runs[0] else ""),
-        )
-    if mtr is not None and slow:
-        times = walls["mtr --json -c 1"][0] / median(walls["http"])
-        yield Figure(name, f"{name}: http faster than mtr", "times", times, target=Target(least=25))
+    if slow:
+        if mtr is not None:
+            slow_ones[MTR] = on(mtr)
+            if not plan.tiny:
+                slow_ones[MTR_AT_ONCE] = lambda: peers.mtr(ground, targets, len(targets))
+        if peers.twisted_mtr_path() is not None:
+            published, patched = plan.size((PUBLISHED_CAP_S, PATCHED_CAP_S), (1, 1))
+            slow_ones["twisted-mtr"] = lambda: peers.twisted_mtr(ground, targets, published)
+            slow_ones["patched twisted-mtr"] = lambda: peers.twisted_mtr(ground, targets, patched, patched=True)
+    results = in_turn(subjects, plan.rounds(ROUNDS)) | in_turn(slow_ones, plan.rounds(SLOW_ROUNDS))
+    taken = {subject: judged(rounds, ground.way, targets) for subject, rounds in results.items()}
+    ours, served = taken.pop("library"), taken.pop("http")
+    many = f"{len(targets)} at once"
+    yield Figure(f"{many}, library", "s", ours, taken, "scamper", Target(most=share))
+    yield Figure(f"{many}, over HTTP", "s", served, {"library": ours}, "library", Target(most=1.6))
+    if slow:
+        against = {name: runs for name, runs in taken.items() if name in (MTR, MTR_AT_ONCE)}
+        yield Figure(f"{many}, over HTTP, against mtr", "s", served, against, MTR, Target(most=1 / 25))
+    lost = Runs([result["lost"] for result in results["library"]])
+    yield Figure(f"{many}, library: falsely lost", "probes", lost, target=Target(most=0))
 
 
 @row("many")
-def many() -> Iterator[Figure]:
+def many(plan: Plan) -> Iterator[Figure]:
     """500 traces at once, ten routers that answer at once."""
     with Chain() as ground:
-        yield from _compare("many", ground, 1.0, True)
+        yield from _compare(ground, plan, 1.0, True)
 
 
 @row("many-silent")
-def many_silent() -> Iterator[Figure]:
+def many_silent(plan: Plan) -> Iterator[Figure]:
     """500 traces at once, ten routers of which two are silent."""
     with Chain(silent=frozenset(SILENT)) as ground:
-        yield from _compare("many-silent", ground, 0.8, True)
+        yield from _compare(ground, plan, 0.8, True)
 
 
 @row("far")
-def far() -> Iterator[Figure]:
+def far(plan: Plan) -> Iterator[Figure]:
     """500 traces at once in the simulated internet, 20 ms away."""
-    with ExitStack() as stack:
-        ground = stack.enter_context(simulated(routers=10, rtt_ms=20, copies=TRACES))
-        yield from _compare("far", ground, 1.0, False)
+    with simulated(routers=10, rtt_ms=20, copies=plan.size(TRACES, 3)) as ground:
+        yield from _compare(ground, plan, 1.0, False)
 
 
 @row("far-silent")
-def far_silent() -> Iterator[Figure]:
+def far_silent(plan: Plan) -> Iterator[Figure]:
     """500 traces at once in the simulated internet, 20 ms away, two routers silent."""
-    with ExitStack() as stack:
-        ground = stack.enter_context(simulated(routers=10, rtt_ms=20, copies=TRACES, silent=SILENT))
-        yield from _compare("far-silent", ground, 0.8, False)
+    with simulated(routers=10, rtt_ms=20, copies=plan.size(TRACES, 3), silent=SILENT) as ground:
+        yield from _compare(ground, plan, 0.8, False)

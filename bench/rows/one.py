@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
 
 from .. import peers
-from ..grounds import Simulated, simulated
+from ..grounds import Ground, Simulated, simulated
 from ..limits import UNLIMITED
 from ..routes import exact
 from ..subjects import Subject
-from ..table import Figure, Target, median, row
+from ..table import Figure, Plan, Runs, Target, row
 
 ROUNDS = 7
+SLOW_ROUNDS = 2
+CAP_S = 30
+TWISTED = "twisted-mtr"
+SLOW = ("mtr", TWISTED)
 
 
 @frozen(kw_only=True)
@@ -61,53 +65,54 @@ CASES = (
 )
 
 
-def _ours(ground: Simulated, case: Case, targets: list[str]) -> tuple[list[float], int]:
-    """Milliseconds per target, one after another, and how many routes were exact."""
-    with Subject(ground, "library", **UNLIMITED) as ours:
-        walls, good = [], 0
-        for target in targets:
-            result = ours(do="trace", targets=[target], fields=case.fields)
-            walls.append(result["walls_s"][0] * 1e3)
-            good += exact(result["routes"], ground.way, [target])
-        return walls, good
+Runner = Callable[[str], dict[str, Any]]
 
 
 @row("one")
-def one() -> Iterator[Figure]:
+def one(plan: Plan) -> Iterator[Figure]:
     """One trace at a time, by the shape of its path."""
-    for case in CASES:
-        with simulated(
-            routers=case.routers,
-            rtt_ms=case.rtt_ms,
-            copies=case.rounds,
-            silent=case.silent,
-            target_silent=case.target_silent,
-        ) as ground:
-            fresh = ground.targets
-            walls, good = _ours(ground, case, fresh * (2 if case.again else 1))
-            first, second = walls[: case.rounds], walls[case.rounds :]
-            bound = case.times * case.rtt_ms + case.plus_ms
-            note = f"{good} of {len(walls)} exact"
-            yield Figure("one", case.name, "ms", median(first), tuple(first), target=Target(most=bound), note=note)
+    for case in plan.size(CASES, [case for case in CASES if case.again]):
+        with (
+            simulated(
+                routers=case.routers,
+                rtt_ms=case.rtt_ms,
+                copies=plan.rounds(case.rounds),
+                silent=case.silent,
+                target_silent=case.target_silent,
+            ) as ground,
+            Subject(ground, "library", **UNLIMITED) as library,
+        ):
+
+            def ours(target: str, case: Case = case, library: Subject = library) -> dict[str, Any]:
+                return library(do="trace", targets=[target], fields=case.fields)
+
+            taken = _raced({"ours": ours, **(_peers(ground) if case.against else {})}, ground)
+            first = taken.pop("ours")
+            bound = Target(most=case.times * case.rtt_ms + case.plus_ms)
+            yield Figure(case.name, "ms", first, taken, target=bound)
             if case.again is not None:
-                bound = case.again[0] * case.rtt_ms + case.again[1]
-                name = f"{case.name}, its length remembered"
-                yield Figure("one", name, "ms", median(second), tuple(second), target=Target(most=bound))
-            if case.against:
-                yield from _peers(ground, case, median(first))
+                bound = Target(most=case.again[0] * case.rtt_ms + case.again[1])
+                second = _raced({"ours": ours}, ground)["ours"]
+                yield Figure(f"{case.name}, its length remembered", "ms", second, target=bound)
 
 
-def _peers(ground: Simulated, case: Case, ours: float) -> Iterator[Figure]:
-    found = peers.available()
-    found.pop("mtr", None)
-    for name, run in found.items():
-        results = [run(ground, [target]) for target in ground.targets]
-        walls = [result["wall_s"] * 1e3 for result in results]
-        good = sum(
-            exact(result["routes"], ground.way, [target])
-            for result, target in zip(results, ground.targets, strict=True)
-        )
-        note = f"{good} of {len(walls)} exact"
-        yield Figure(
-            "one", f"{case.name}: {name}", "ms", median(walls), tuple(walls), median(walls) / ours, "ours", note=note
-        )
+def _raced(subjects: Mapping[str, Runner], ground: Simulated) -> dict[str, Runs]:
+    """A round per target; each has a network of its own, so that no path length is remembered from the others."""
+    taken: dict[str, list[tuple[float, int]]] = {subject: [] for subject in subjects}
+    for place, target in enumerate(ground.targets):
+        for subject, run in subjects.items():
+            if subject in SLOW and place >= SLOW_ROUNDS:
+                continue
+            result = run(target)
+            taken[subject].append((result["wall_s"] * 1e3, exact(result["routes"], ground.way, [target])))
+    return {subject: Runs(*zip(*rounds, strict=True), 1) for subject, rounds in taken.items()}
+
+
+def _peers(ground: Simulated) -> dict[str, Runner]:
+    def runner(run: Callable[[Ground, list[str]], dict[str, Any]]) -> Runner:
+        return lambda target: run(ground, [target])
+
+    found: dict[str, Runner] = {name: runner(run) for name, run in peers.available().items()}
+    if peers.twisted_mtr_path() is not None:
+        found[TWISTED] = runner(lambda _, targets: peers.twisted_mtr(ground, targets, CAP_S))
+    return found

@@ -1,43 +1,55 @@
-"""A thousand followers of one busy trace: how fast events reach them, how late, and in how much memory."""
+"""Followers of one busy trace: how fast events reach them, how late, in how much memory, and at what cost each."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from ..daemon import PORT, daemon, post
-from ..grounds import simulated
+from ..grounds import Simulated, simulated
 from ..limits import SERVED
-from ..subjects import Subject, rss
-from ..table import Figure, Target, quantile, row
+from ..subjects import Subject, SubjectFailed, rss
+from ..table import Figure, Plan, Runs, Target, in_turn, quantile, row
 
+ROUNDS = 3
 FOLLOWERS = 1000
 ROUTERS = 10
 MIB = 2**20
 
 
 @row("streams")
-def streams() -> Iterator[Figure]:
+def streams(plan: Plan) -> Iterator[Figure]:
     """1,000 followers of one trace: at 66,000 events/s, and as fast as they are delivered."""
-    for name, probes, interval_ms, paced in (
-        ("66,000 events/s offered", 50, 165, True),
-        ("more than can be delivered", 100, 20, False),
-    ):
-        with (
-            simulated(routers=ROUTERS, rtt_ms=20, copies=2) as ground,
-            Subject(ground, "client") as client,
-            daemon(ground, client, **SERVED) as pid,
-        ):
-            request = post(ground.targets[0], probes=probes, interval_ms=interval_ms)
-            del request[2]["Prefer"]
-            made = client(do="ask", requests=[request], clients=1, port=PORT)
-            before = rss(pid)
-            path = f"/traces/{json.loads(made['body'])['id']}/events"
-            found = client(do="follow", path=path, followers=FOLLOWERS, port=PORT, pid=pid)
-        delays = [delay * 1e3 for delay in found["delays_s"]]
-        note = f"{found['ended']} of {FOLLOWERS} got the end; {found['least']}..{found['most']} events each"
-        target = Target(least=60_000)
-        yield Figure("streams", name, "events/s", found["events"] / found["wall_s"], target=target, note=note)
-        held = Target(most=250) if paced else None
-        yield Figure("streams", f"p99 delay, {name}", "ms", quantile(delays, 0.99), target=held)
-        yield Figure("streams", f"memory added, {name}", "MiB", (found["rss"] - before) / MIB, target=Target(most=64))
+    followers = plan.size(FOLLOWERS, 10)
+    paced, most = f"{followers:,} followers, 66,000/s offered", f"{followers:,} followers, more than can be"
+    with simulated(routers=ROUTERS, rtt_ms=20, copies=1) as ground:
+        results = in_turn(
+            {
+                paced: lambda: followed(ground, followers, probes=plan.size(50, 3), interval_ms=165),
+                most: lambda: followed(ground, followers, probes=plan.size(100, 3), interval_ms=20),
+            },
+            plan.rounds(ROUNDS),
+        )
+    for name, rounds in results.items():
+        ended = [found["ended"] for found in rounds]
+        rate = Runs([found["events"] / found["wall_s"] for found in rounds], ended, followers)
+        late = Runs([quantile(found["delays_s"], 0.99) * 1e3 for found in rounds], ended, followers)
+        added = Runs([(found["rss"] - found["rss_before"]) / MIB for found in rounds], ended, followers)
+        yield Figure(name, "events/s", rate, target=Target(least=60_000))
+        yield Figure(f"{name}: p99 delay", "ms", late, target=Target(most=250) if name == paced else None)
+        yield Figure(f"{name}: memory added", "MiB", added, target=Target(most=64))
+
+
+def followed(ground: Simulated, followers: int, probes: int, interval_ms: int) -> dict[str, Any]:
+    """A trace in a fresh daemon, and what its followers got."""
+    with Subject(ground, "client") as client, daemon(ground, client, **SERVED) as pid:
+        request = post(ground.targets[0], probes=probes, interval_ms=interval_ms)
+        del request[2]["Prefer"]
+        made = client(do="ask", requests=[request], clients=1, port=PORT)
+        before = rss(pid)
+        path = f"/traces/{json.loads(made['body'])['id']}/events"
+        found = client(do="follow", path=path, followers=followers, port=PORT, pid=pid)
+        if not found["delays_s"]:
+            raise SubjectFailed(f"{followers} followers saw no event of a trace")
+        return {**found, "rss_before": before}

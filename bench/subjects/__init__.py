@@ -2,31 +2,55 @@
 
 Each reads one job per line of standard input (JSON) and answers each with one line of JSON on standard output, the
 first line being `{"ready": true}`. `Subject` is the handle of such a process.
+
+With the variable `BENCH_PROFILE` our own processes (`PROFILED`, and the daemon) run under cProfile and leave their
+profiles in the folder it names.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import secrets
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from ..grounds import ROOT, Ground
 
+PROFILE = "BENCH_PROFILE"
+PROFILED = ("library", "instant")
+WITHIN_S = 300.0
+
 
 class SubjectFailed(Exception):
-    """A subject ended, or answered with an error."""
+    """A subject ended, hung, or answered with an error or nonsense: the run is broken."""
+
+
+def ours(name: str, module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of ours, under cProfile where that is wanted."""
+    folder = os.environ.get(PROFILE)
+    profiler = ["-m", "cProfile", "-o", f"{folder}/{name}-{secrets.token_hex(4)}.prof"] if folder else []
+    return [sys.executable, *profiler, "-m", module, *arguments]
 
 
 class Subject:
-    """A running subject: `with Subject(ground, "library", probes_per_second=10) as ours: ours(do="trace", ...)`."""
+    """A running subject: `with Subject(ground, "library", probes_per_second=10) as ours: ours(do="trace", ...)`.
+
+    A job that takes longer than `WITHIN_S` is over: the subject is killed. Raises `SubjectFailed`.
+    """
 
     def __init__(self, ground: Ground, name: str, **settings: Any) -> None:
         self._name = name
+        module, text = f"{__name__}.{name}", json.dumps(settings)
+        command = ours(name, module, text) if name in PROFILED else [sys.executable, "-m", module, text]
         self.process: subprocess.Popen[str] = ground.popen(
-            [sys.executable, "-m", f"{__name__}.{name}", json.dumps(settings)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -36,24 +60,22 @@ class Subject:
 
     def __call__(self, **job: Any) -> dict[str, Any]:
         """Do a job; what it answers."""
-        self.ask(**job)
-        return self.answer()
-
-    def ask(self, **job: Any) -> None:
-        """Begin a job; `answer` waits for it."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
-
-    def answer(self) -> dict[str, Any]:
-        """The answer to the oldest job not yet answered."""
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        text = self.process.stdout.readline()
+        patience = threading.Timer(WITHIN_S, self.process.kill)
+        patience.start()
+        try:
+            text = self.process.stdout.readline()
+        finally:
+            patience.cancel()
         answer: dict[str, Any] = json.loads(text) if text else {"error": f"it ended with {self.process.wait()}"}
         if "error" in answer:
+            self.stop()
             raise SubjectFailed(f"{self._name}: {answer['error']}")
         return answer
 
@@ -76,10 +98,10 @@ class Subject:
         self.stop()
 
 
-def rss(pid: int) -> int:
-    """Resident bytes of a process (proc(5), VmRSS)."""
+def rss(pid: int, field: str = "VmRSS") -> int:
+    """Resident bytes of a process (proc(5)); with "VmHWM" the most there ever were."""
     for text in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if text.startswith("VmRSS:"):
+        if text.startswith(f"{field}:"):
             return int(text.split()[1]) * 1024
     return 0
 
@@ -90,9 +112,12 @@ def children(pid: int) -> list[int]:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor seconds a process has used, user and system (proc(5), stat)."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / 100
+    """Processor seconds a process has used, with all its threads (clock_getcpuclockid(3))."""
+    clock = ctypes.c_int()
+    number = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
+    if number:
+        raise OSError(number, os.strerror(number))
+    return time.clock_gettime(clock.value)
 
 
 def raw_drops(pid: int) -> int:

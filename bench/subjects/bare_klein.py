@@ -1,7 +1,7 @@
-"""A bare Klein application with default settings: what the framework itself can do, to compare our service with.
+"""A bare Klein application: what the framework itself can do, to compare our service with.
 
 It answers GET /traces/<id> with a document made once, and POST /traces by reading the JSON and answering with JSON.
-Settings: port, document.
+Settings: port, document, parse_forms (twisted.web's default, true, reads a body a second time as a form).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ DOCUMENT = arguments().get("document", "{}").encode()
 
 def main() -> None:
     """Serve until standard input ends."""
-    reactor.listenTCP(arguments()["port"], Site(app.resource()), interface="127.0.0.1", backlog=1024)
+    site = Site(app.resource(), parsePOSTFormSubmission=arguments().get("parse_forms", True))
+    reactor.listenTCP(arguments()["port"], site, interface="127.0.0.1", backlog=1024)
     reactor.callWhenRunning(lambda: print('{"ready": true}', flush=True))
     reactor.callInThread(lambda: (sys.stdin.read(), reactor.callFromThread(reactor.stop)))
     reactor.run()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from . import rss
+from . import cpu_s, rss
 
 READ = 1 << 18
 
@@ -122,9 +122,10 @@ def follow(path: str, followers: int, port: int, pid: int) -> dict[str, Any]:
     """Follow a running trace until every stream has ended.
 
     Events are counted on every connection. How late they come, against when the probe was answered, is looked at on
-    every fiftieth, from the time all streams have begun. `rss` is the most the service had.
+    every fiftieth, from the time all streams have begun. `rss` is the most the service had; `cpu_s` is what it used.
     """
     request = encode("GET", path, {"Accept": "text/event-stream"}, "")
+    cpu = cpu_s(pid)
     poll = select.epoll()
     open_ones: dict[int, socket.socket] = {}
     sampled: dict[int, bytes] = {}
@@ -171,7 +172,8 @@ def follow(path: str, followers: int, port: int, pid: int) -> dict[str, Any]:
         "most": max(counts.values()),
         "ended": ended,
         "delays_s": delays,
-        "rss": most_rss,
+        "rss": max(most_rss, rss(pid)),
+        "cpu_s": cpu_s(pid) - cpu,
     }
 
 

@@ -33,7 +33,10 @@ def drive(targets: list[str], hops: int, window: int) -> dict[str, Any]:
             os.write(to, b"".join(lines[start : min(start + 8, sent)]))
         rest = b""
         while len(replies) < len(lines):
-            *whole, rest = (rest + os.read(back, 65536)).split(b"\n")
+            chunk = os.read(back, 65536)
+            if not chunk:
+                raise EOFError("mtr-packet ended")
+            *whole, rest = (rest + chunk).split(b"\n")
             replies += whole
             for start in range(sent, min(sent + len(whole), len(lines)), 8):
                 os.write(to, b"".join(lines[start : min(start + 8, sent + len(whole), len(lines))]))
