@@ -189,6 +189,25 @@ def test_probes_per_target() -> None:
     assert other in world.ended
 
 
+def test_a_targets_budget_outlives_its_traces() -> None:
+    """Traces to one address one after the other share its budget as traces side by side do."""
+    world = World(limits={"target_probes_per_second": 10.0, "target_probes_burst": 20.0})
+    for _ in range(6):
+        world.trace(1)
+        pump(world.clock, 1)
+    assert 20 + 10 * 5 <= len(world.prober.sent) <= 20 + 10 * 6
+
+
+def test_targets_are_forgotten() -> None:
+    """Of targets no trace runs to any more only those are kept whose budget has not filled up again."""
+    world = World(limits={"target_probes_per_second": 100.0, "target_probes_burst": 20.0})
+    for number in range(400):
+        world.trace(number)
+        pump(world.clock, 0.05, 0.005)
+    assert 400 == len(world.ended)
+    assert len(world.scheduler._targets) <= 64
+
+
 def test_exhaustion_is_back_pressure() -> None:
     """A prober with fewer places than it promised loses nothing: every trace is exact, and slots come back."""
     world = World(straight(rtt=0.02), capacity=20)

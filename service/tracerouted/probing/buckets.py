@@ -22,11 +22,19 @@ class TokenBucket:
 
     def wait(self, now: float) -> float:
         """Seconds until a token can be taken: 0 if one can be now."""
-        if self._at is not None and now > self._at:
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-        self._at = now
+        self._fill(now)
         return 0.0 if self._tokens >= _ALMOST else (1 - self._tokens) / self.rate
+
+    def full(self, now: float) -> bool:
+        """Whether nothing is missing from the burst."""
+        self._fill(now)
+        return self._tokens >= self.burst
 
     def take(self) -> None:
         """Take a token that `wait` said is there."""
         self._tokens -= 1
+
+    def _fill(self, now: float) -> None:
+        if self._at is not None and now > self._at:
+            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
+        self._at = now

@@ -28,6 +28,7 @@ EXHAUSTED_PAUSE_S = 0.02
 SWEEP_S = 0.25
 CROWDED = 1 / 8  # share of the slots beyond which probes hold theirs as briefly as may be
 LEAST_SLEEP_S = 0.0005  # of a trace that had nothing to send after all
+LEAST_TARGETS = 64  # fewer are not worth looking through for those that can be forgotten
 
 
 @frozen(kw_only=True)
@@ -56,7 +57,10 @@ class Scheduler:
     _timer: IDelayedCall | None = field(init=False, default=None)
     _timer_at: float = field(init=False, default=NEVER)
     _everything: TokenBucket = field(init=False)
+    #: target -> its bucket and how many runs it has; kept until it is full again, so that traces one after the other
+    #: share it as traces side by side do
     _targets: dict[str, tuple[TokenBucket, int]] = field(init=False, factory=dict)
+    _most_targets: int = field(init=False, default=LEAST_TARGETS)
 
     def __attrs_post_init__(self) -> None:
         self._everything = TokenBucket(self._limits.probes_per_second, self._limits.probes_burst)
@@ -102,6 +106,8 @@ class Scheduler:
         lane = self._lanes[family]
         bucket, users = self._targets.get(kind.address, (None, 0))
         if bucket is None:
+            if len(self._targets) >= self._most_targets:
+                self._forget_targets()
             bucket = TokenBucket(self._limits.target_probes_per_second, self._limits.target_probes_burst)
         self._targets[kind.address] = (bucket, users + 1)
         self._order += 1
@@ -131,10 +137,16 @@ class Scheduler:
         run.wake = NEVER
         run.lane.wanting_proof.discard(run)
         bucket, users = self._targets[run.target]
-        if users > 1:
-            self._targets[run.target] = (bucket, users - 1)
-        else:
-            del self._targets[run.target]
+        self._targets[run.target] = (bucket, users - 1)
+
+    def _forget_targets(self) -> None:
+        """Forget full buckets without a run: new ones would be the same. The others are few, since their probes went
+        out at the rate allowed in all."""
+        now = self._clock.seconds()
+        self._targets = {
+            at: (bucket, users) for at, (bucket, users) in self._targets.items() if users or not bucket.full(now)
+        }
+        self._most_targets = max(LEAST_TARGETS, 2 * len(self._targets))
 
     def close(self) -> None:
         """Leave nothing to be called later."""
