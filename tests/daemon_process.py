@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,12 @@ class Daemon:
         """A connection of one's own; it begins with the first request."""
         return HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
 
-    def begin(self, document: Any, **headers: str) -> HTTPResponse:
-        """Post a request on a connection of its own; the answer is read by whoever asks, as it comes."""
+    def begin(self, document: Any, **headers: str) -> HTTPConnection:
+        """Post a request on a connection of its own, whose answer is read later."""
         connection = self.connect()
         fields, body = json_body(document, headers)
         connection.request("POST", "/traces", body, fields)
-        return connection.getresponse()
+        return connection
 
     def ask(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
         """One request and its whole answer."""
@@ -95,6 +95,11 @@ class Daemon:
         return Answer(response.status, fields, response.read())
 
     def get(self, path: str) -> Answer:
+        """As every client does, ask again where the connection was closed while it was idle."""
+        for _ in range(3):
+            with suppress(ConnectionError):
+                return self.ask("GET", path)
+            self._connection.close()
         return self.ask("GET", path)
 
     def post(self, document: Any, **headers: str) -> Answer:
