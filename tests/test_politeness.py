@@ -16,7 +16,7 @@ from sink import Packet, listening
 
 LATE_S = 0.5
 #: Nobody answers there: a trace takes about a second, and sends all the while.
-SILENT = {"max_ttl": 2, "probes": 5, "interval_ms": 200, "timeout_ms": 300, "resolve_names": False}
+SILENT = {"max_ttl": 2, "probes": 4, "interval_ms": 200, "timeout_ms": 200, "resolve_names": False}
 
 
 def most_at_once(packets: list[Packet]) -> int:

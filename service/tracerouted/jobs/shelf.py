@@ -1,4 +1,7 @@
-"""Where finished traces are kept: bounded by count, by bytes and by age; the oldest leave first."""
+"""Where finished traces are kept: bounded by count, by bytes and by age; the oldest leave first.
+
+However large, the last one stays until the next comes: whoever waited for its end can read it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class Shelf:
         return len(self._kept)
 
     def put(self, journal: Journal) -> None:
-        """Keep one more; it may be among those that have to leave."""
+        """Keep one more, and let go of as many as have to leave."""
         self._kept[journal.id] = journal
         self._bytes += journal.size + KEPT_OVERHEAD_BYTES
         self._make_room()
@@ -50,7 +53,7 @@ class Shelf:
     def _make_room(self) -> None:
         while self._kept:
             oldest = next(iter(self._kept.values()))
-            fits = len(self._kept) <= self._most and self._bytes <= self._most_bytes
+            fits = len(self._kept) == 1 or (len(self._kept) <= self._most and self._bytes <= self._most_bytes)
             if fits and (oldest.expires_at or 0.0) > self._wall():
                 break
             self.take(oldest.id)
