@@ -29,6 +29,9 @@ PIPE_BYTES = 65_536  # what a pipe holds (pipe(7))
 
 __all__ = ["FakeMtr", "FakeProcess", "Faults", "ProcessClock", "Recorder", "install_fake", "supervised"]
 
+#: Beyond what the kernel gives out (pid_max(5)), so that nothing done to a fake can reach a process that is there.
+NO_PID = 2**22 + 1
+
 
 class FakeProcess:
     """An `IProcessTransport` whose child is a `FakeMtr`: what a pipe, a child and SIGCHLD do, on the clock.
@@ -165,7 +168,7 @@ class ProcessClock(Clock):
         assert not any(not child.reaped for child in self.spawned if child.protocol._owner is processProtocol._owner)
         self.spawn_times.append(self.seconds())
         self.spawn_arguments.append((executable, args, env, path))
-        process = FakeProcess(self, processProtocol, self.make(), 10_000 + len(self.spawned))
+        process = FakeProcess(self, processProtocol, self.make(), NO_PID + len(self.spawned))
         self.spawned.append(process)
         processProtocol.makeConnection(process)
         if process.fake.faults.exit_at_spawn is not None:

@@ -186,7 +186,7 @@ def test_wrong_value(name: str, text: str, words: str) -> None:
 
 def test_wrong_option_is_named_as_such() -> None:
     """A value from the command line is blamed on the option, and control characters stay on the line."""
-    with pytest.raises(SettingError, match=r"^--max-kept='1\\n2': write a whole number from 0 to 10000000$"):
+    with pytest.raises(SettingError, match=r"^--max-kept='1\\n2': write a whole number from 1 to 10000000$"):
         Settings.load({"max_kept": "1\n2"}, {"TRACEROUTED_MAX_KEPT": "1"})
 
 

@@ -27,6 +27,7 @@ from attrs import evolve, fields
 from click.testing import CliRunner
 from twisted.internet.task import Clock
 
+from daemon_process import free_port
 from fake_engine import FakeEngine, hop_of, probe_of
 from netsim import Lab
 from tracerouted import cli
@@ -48,7 +49,7 @@ from tracerouted.terminal.options import MEANINGS, read_request
 from tracerouted.terminal.screen import Lines, LiveTable, Whole
 from tracerouted.terminal.table import table
 from tracerouted.terminal.words import ending, plain
-from web.daemon import Proxy, daemon, free_port
+from web.daemon import Proxy, daemon
 
 BIN = str(Path(sys.executable).parent / "tracerouted")
 R1, R2, TARGET = "192.0.2.1", "198.51.100.1", "192.0.2.9"

@@ -47,6 +47,7 @@ def http_limits(settings: Settings) -> HttpLimits:
         stream_stalled_s=settings.stream_stalled_s,
         heartbeat_s=settings.heartbeat_s,
         render_cache_bytes=settings.render_cache_bytes,
+        remembered=settings.max_remembered,
     )
 
 
@@ -58,10 +59,11 @@ def policy(settings: Settings, clock: IReactorTime) -> Policy:
             keys = KeyRing(Path(settings.api_keys_file), clock)
         except KeysFileError as wrong:
             raise SettingError(f"TRACEROUTED_API_KEYS_FILE={settings.api_keys_file!r}: {wrong}") from None
+    per_minute = settings.create_per_minute
     return Policy(
         keys=keys,
         trusted_proxies=settings.trusted_proxies,
-        quota=Quota(settings.create_per_minute, clock) if settings.create_per_minute else None,
+        quota=Quota(per_minute, clock, settings.max_remembered) if per_minute else None,
         origins=Origins(settings.cors_origins),
     )
 

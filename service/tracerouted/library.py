@@ -39,6 +39,8 @@ from .settings import SettingError, Settings
 #: What may leave at once after a pause, as seconds' worth of the rate.
 _BURST_S = 0.1
 _LEAST_TARGET_BURST = 100
+#: A question's share of the time for a look-up: one that is not answered leaves time for what others were answered.
+_QUESTION_SHARE = 0.8
 
 
 def probe_limits(settings: Settings) -> ProbeLimits:
@@ -75,10 +77,17 @@ class Tracer:
     def __attrs_post_init__(self) -> None:
         reactor, settings = self._reactor, self.settings
         servers = tuple((address.host, address.port) for address in settings.dns_servers)
-        self.dns = DnsClient(reactor, reactor, (lambda: servers) if servers else SystemServers(reactor))
+        lookups, deadline_s, remembered = settings.dns_lookups, settings.dns_deadline_s, settings.max_remembered
+        self.dns = DnsClient(
+            reactor,
+            reactor,
+            (lambda: servers) if servers else SystemServers(reactor),
+            deadline_s * _QUESTION_SHARE,
+        )
         look_up = server_look_up(self.dns) if servers else system_look_up(reactor)
-        self.resolver = Resolver(reactor, look_up, settings.dns_lookups)
-        self.names = ReverseNames(reactor, self.dns, settings.dns_lookups)
+        # Every trace whose name waits for its turn is itself a waiting one: there are no more than may be.
+        self.resolver = Resolver(reactor, look_up, lookups, settings.max_queued, deadline_s)
+        self.names = ReverseNames(reactor, self.dns, lookups, kept=remembered, deadline_s=deadline_s)
         self.scheduler = Scheduler(reactor, probe_limits(settings))
         self.probers = {
             family: Supervisor(family, reactor, path=settings.mtr_packet, listener=self.scheduler)
@@ -102,6 +111,7 @@ class Tracer:
                 max_kept_bytes=settings.max_kept_bytes,
                 retention_s=settings.retention_s,
                 traces_per_prefix=settings.traces_per_prefix,
+                max_remembered=remembered,
                 show_source_address=settings.show_source_address,
             ),
             self._encode,
@@ -114,7 +124,14 @@ class Tracer:
             except NotAnAsnFile as wrong:
                 raise SettingError(f"TRACEROUTED_ASN_MMDB={self.settings.asn_mmdb!r}: {wrong}") from None
         if self.settings.asn_dns:
-            self.asn_zones = AsnZones(self._reactor, self.dns, self.settings.dns_lookups)
+            settings = self.settings
+            self.asn_zones = AsnZones(
+                self._reactor,
+                self.dns,
+                settings.dns_lookups,
+                kept=settings.max_remembered,
+                deadline_s=settings.dns_deadline_s,
+            )
         if self.asn_file and self.asn_zones:
             return either(self.asn_file.asn, self.asn_zones.asn)
         source = self.asn_file or self.asn_zones

@@ -187,7 +187,7 @@ class Settings:
     )
     max_running: int = _setting("500", _count(1, 100_000), "TRACES", "Traces running at once.")
     max_queued: int = _setting("2000", _count(0, 1_000_000), "TRACES", "Traces waiting to run; more are refused.")
-    max_kept: int = _setting("10000", _count(0, 10_000_000), "TRACES", "Finished traces kept; the oldest go first.")
+    max_kept: int = _setting("10000", _count(1, 10_000_000), "TRACES", "Finished traces kept; the oldest go first.")
     max_kept_bytes: int = _setting(
         "64MiB", _bytes(0, 1024**4), "BYTES", "Memory for finished traces; the oldest go first."
     )
@@ -212,6 +212,9 @@ class Settings:
         repeatable=True,
     )
     dns_lookups: int = _setting("32", _count(1, 1000), "LOOKUPS", "DNS look-ups under way at once.")
+    dns_deadline_s: float = _setting(
+        "5", _seconds(0.1, 60), "SECONDS", "Time for a DNS look-up, waiting for its turn included."
+    )
     asn_mmdb: str | None = _setting(
         "",
         _path,
@@ -282,6 +285,13 @@ class Settings:
         "15", _seconds(0.1, 3600), "SECONDS", "Time between two comments on an event stream, which keep it open."
     )
     render_cache_bytes: int = _setting("16MiB", _bytes(0, 1024**3), "BYTES", "Memory for documents already rendered.")
+    max_remembered: int = _setting(
+        "16384",
+        _count(1, 10_000_000),
+        "ENTRIES",
+        "Entries in each table of things remembered: spent quotas, Idempotency-Keys, names and AS numbers of "
+        "addresses, path lengths; the least useful go first.",
+    )
 
     @classmethod
     def load(cls, options: Mapping[str, str], environ: Mapping[str, str]) -> Settings:

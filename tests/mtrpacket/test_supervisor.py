@@ -3,7 +3,7 @@
 import pytest
 from twisted.logger import globalLogPublisher
 
-from fakes import FakeMtr, Faults, ProcessClock, Recorder, supervised
+from fakes import NO_PID, FakeMtr, Faults, ProcessClock, Recorder, supervised
 from tracerouted.model import Capabilities, Family, Protocol, Reply, ReplyKind, RetryReason
 from tracerouted.mtrpacket import find_binary
 from tracerouted.mtrpacket.selftest import slots
@@ -39,7 +39,7 @@ def faulty(**faults):
 def test_ready_after_a_good_self_test():
     """The child is limited and tested before anybody may use it; then its capabilities are known."""
     prober, clock, recorder, fired = start()
-    assert (prober.capabilities, fired, clock.limited) == (None, [], [10_000])
+    assert (prober.capabilities, fired, clock.limited) == (None, [], [NO_PID])
     clock.run(0.01)
     protocols = frozenset({Protocol.ICMP, Protocol.UDP, Protocol.TCP})
     assert Capabilities("0.95", protocols, True, 1000) == prober.capabilities

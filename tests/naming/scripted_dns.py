@@ -1,10 +1,14 @@
 """Name servers that say what a test tells them to: in memory on a virtual clock, and on loopback.
 
 A `Zone` maps (name, type) to what is answered. `VirtualNetwork` is a clock with UDP whose servers are functions;
-`ZoneServer` is a DatagramProtocol for a real socket.
+`ZoneServer` is a DatagramProtocol for a real socket, `name_server` a server in a thread.
 """
 
 from __future__ import annotations
+
+import socketserver
+import threading
+from contextlib import contextmanager
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorUDP
@@ -162,3 +166,22 @@ class ZoneServer(DatagramProtocol):
         answer = self.zone(query)
         if answer is not None:
             self.transport.write(answer.toStr(), addr)
+
+
+@contextmanager
+def name_server(zone):
+    """A name server on loopback, in a thread: `zone` is what `ZoneServer` takes. Its port."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            data, server = self.request
+            query = dns.Message()
+            query.fromStr(data)
+            answer = zone(query)
+            if answer is not None:
+                server.sendto(answer.toStr(), self.client_address)
+
+    with socketserver.ThreadingUDPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()

@@ -175,12 +175,9 @@ def wrappings(inner: IPv4Address) -> dict[str, IPv6Address]:
 FORMS = sorted(wrappings(IPv4Address("8.8.8.8")))
 ipv4 = st.builds(IPv4Address, st.integers(0, 2**32 - 1))
 ipv6 = st.builds(IPv6Address, st.integers(0, 2**128 - 1))
+EDGES_IPV4 = [a for n in CLOSED_NETWORKS if n.version == 4 for a in edges(n)]
 #: IPv4 addresses near the edges of everything special, and anywhere.
-edgy_ipv4 = st.one_of(
-    ipv4,
-    st.sampled_from([a for n in CLOSED_NETWORKS if n.version == 4 for a in edges(n)]),
-    st.just(IPv4Address("8.8.8.8")),
-)
+edgy_ipv4 = st.one_of(ipv4, st.sampled_from(EDGES_IPV4), st.just(IPv4Address("8.8.8.8")))
 
 
 def inside(network: IPv4Network | IPv6Network):
@@ -207,9 +204,8 @@ def test_the_default_is_the_list(address):
     assert is_closed(address) == (DEFAULT.refusal(address) is not None)
 
 
-@given(edgy_ipv4.filter(lambda a: int(a) > 1), st.sampled_from(FORMS))
-def test_allowing_all_of_ipv6_does_not_open_ipv4_inside_it(inner, form):
-    """With every IPv6 address allowed, what carries a special IPv4 address is still refused, and names it."""
+def follows_what_it_carries(inner, form):
+    """Check that with all of IPv6 allowed, what carries a special IPv4 address is still refused, and names it."""
     address = wrappings(inner)[form]
     refusal = TargetPolicy(allow=(ip_network("::/0"),)).refusal(address)
     if is_closed(inner):
@@ -220,6 +216,20 @@ def test_allowing_all_of_ipv6_does_not_open_ipv4_inside_it(inner, form):
         assert refusal is not None
     elif not form.startswith("local nat64"):
         assert refusal is None
+
+
+@given(edgy_ipv4.filter(lambda a: int(a) > 1), st.sampled_from(FORMS))
+def test_allowing_all_of_ipv6_does_not_open_ipv4_inside_it(inner, form):
+    """Allowing IPv6 opens no special IPv4 address inside it."""
+    follows_what_it_carries(inner, form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_edge_inside_ipv6(form):
+    """First, last and neighbours of every IPv4 block are judged alike when they come inside an IPv6 address."""
+    for inner in EDGES_IPV4:
+        if int(inner) > 1:
+            follows_what_it_carries(inner, form)
 
 
 @given(edgy_ipv4.filter(lambda a: int(a) > 1), st.sampled_from(FORMS), st.integers(0, 32))

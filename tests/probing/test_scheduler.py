@@ -203,6 +203,16 @@ def test_one_trace_after_the_other_gets_no_new_burst() -> None:
     assert 1 == len(world.scheduler._targets)
 
 
+def test_targets_are_forgotten() -> None:
+    """Of targets no trace runs to any more only those are kept whose budget has not filled up again."""
+    world = World(limits={"target_probes_per_second": 100.0, "target_probes_burst": 20.0})
+    for number in range(400):
+        world.trace(number)
+        pump(world.clock, 0.05, 0.005)
+    assert 400 == len(world.ended)
+    assert len(world.scheduler._targets) <= 64
+
+
 def test_exhaustion_is_back_pressure() -> None:
     """A prober with fewer places than it promised loses nothing: every trace is exact, and slots come back."""
     world = World(straight(rtt=0.02), capacity=20)

@@ -5,35 +5,21 @@ service that says whatever a test wants.
 from __future__ import annotations
 
 import json
-import os
 import select
 import socket
-import socketserver
-import subprocess
-import sys
-import tempfile
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from twisted.names import dns
 
+import daemon_process
+from naming import scripted_dns
+from naming.scripted_dns import reply
 from tracerouted.web.pages import read_pages
-
-START_S = 20
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
 
 # --- names ---------------------------------------------------------------------------------------------------
 
@@ -46,34 +32,24 @@ def reverse_name(address: bytes) -> str | None:
     return f"r{parts[3].decode()}.metro{parts[2].decode()}.example.net"
 
 
-class _Names(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        data, server = self.request
-        query = dns.Message()
-        query.fromStr(data)
-        name, kind = query.queries[0].name.name, query.queries[0].type
-        answer = dns.Message(query.id, answer=1, recAv=1, rCode=dns.ENAME)
-        answer.queries = query.queries
-        payload: Any = None
-        if kind == dns.PTR and name.endswith(b".in-addr.arpa"):
-            host = reverse_name(name)
-            payload = host and dns.Record_PTR(host.encode(), 300)
-        elif kind == dns.A and name == b"plain.example.net":
-            payload = dns.Record_A("44.1.10.100", 300)
-        if payload:
-            answer.rCode = dns.OK
-            answer.answers = [dns.RRHeader(name, kind, ttl=300, payload=payload)]
-        server.sendto(answer.toStr(), self.client_address)
+def _names(query: dns.Message) -> dns.Message:
+    name, kind = query.queries[0].name.name, query.queries[0].type
+    payload: Any = None
+    if kind == dns.PTR and name.endswith(b".in-addr.arpa"):
+        host = reverse_name(name)
+        payload = host and dns.Record_PTR(host.encode(), 300)
+    elif kind == dns.A and name == b"plain.example.net":
+        payload = dns.Record_A("44.1.10.100", 300)
+    return reply(
+        query,
+        [dns.RRHeader(name, kind, ttl=300, payload=payload)] if payload else (),
+        dns.OK if payload else dns.ENAME,
+    )
 
 
-@contextmanager
-def name_server() -> Iterator[int]:
+def name_server() -> AbstractContextManager[int]:
     """A DNS server on loopback that knows `reverse_name`; its port."""
-    with socketserver.ThreadingUDPServer(("127.0.0.1", 0), _Names) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
+    return scripted_dns.name_server(_names)
 
 
 # --- the daemon ----------------------------------------------------------------------------------------------
@@ -82,35 +58,8 @@ def name_server() -> Iterator[int]:
 @contextmanager
 def daemon(**settings: str) -> Iterator[str]:
     """`tracerouted serve` as a process of its own, ready to trace; the address of its page."""
-    port = free_port()
-    environment = {**os.environ, "TRACEROUTED_LISTEN": f"127.0.0.1:{port}"}
-    environment.update({f"TRACEROUTED_{name.upper()}": value for name, value in settings.items()})
-    address = f"http://127.0.0.1:{port}/"
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tracerouted", "serve"], env=environment, stdout=log, stderr=log
-        )
-        try:
-            _await_ready(address, process, log)
-            yield address
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _await_ready(address: str, process: subprocess.Popen[bytes], log: Any) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end and process.poll() is None:
-        with suppress(OSError), urllib.request.urlopen(f"{address}readyz", timeout=5) as answer:
-            if all(family["ready"] for family in json.load(answer)["families"].values()):
-                return
-        time.sleep(0.05)
-    log.seek(0)
-    raise AssertionError(f"the daemon did not become ready: {log.read().decode(errors='replace')[-2000:]}")
+    with daemon_process.daemon(**settings) as service:
+        yield service.page
 
 
 # --- a way there that breaks ---------------------------------------------------------------------------------

@@ -16,8 +16,6 @@ from ..model import TraceRequest
 from . import problems
 from .problems import ProblemError
 
-#: About 5 MB with keys of a usual length: as many as finished traces are kept by default.
-MOST_KEYS = 10_000
 MOST_KEY_LENGTH = 255
 
 # A String of RFC 9651 section 3.3.3, which this field's value must be; no parameter of it is defined.
@@ -42,7 +40,7 @@ class CreatedTraces:
     """Which key made which trace, for as long as the trace is known; past `most` keys the oldest go first."""
 
     _engine: Engine
-    _most: int = MOST_KEYS
+    _most: int
     _created: OrderedDict[tuple[str, bytes], tuple[str, TraceRequest]] = field(init=False, factory=OrderedDict)
 
     def __len__(self) -> int:

@@ -24,7 +24,8 @@ class HttpLimits:
     stream_behind_bytes: int = 1_048_576
     stream_stalled_s: float = 30.0
     heartbeat_s: float = 15.0
-    render_cache_bytes: int = 8_388_608
+    render_cache_bytes: int = 16_777_216
+    remembered: int = 16_384
 
 
 SETTINGS = {
@@ -38,4 +39,5 @@ SETTINGS = {
     "stream_stalled_s": "TRACEROUTED_STREAM_STALLED_S",
     "heartbeat_s": "TRACEROUTED_HEARTBEAT_S",
     "render_cache_bytes": "TRACEROUTED_RENDER_CACHE_BYTES",
+    "remembered": "TRACEROUTED_MAX_REMEMBERED",
 }

@@ -15,19 +15,20 @@ from .problems import QUOTA_EXCEEDED, ProblemError, later
 
 SETTING = "TRACEROUTED_CREATE_PER_MINUTE"
 WINDOW_S = 60
-#: About 3 MB: many more clients than a small service has in a minute, and a bound where somebody owns 2^16 IPv6 /64s.
-MOST_CLIENTS = 16_384
 #: Rounding must not keep a creation from being there when its time has come.
 _ALMOST = 1e-6
 
 
 @define(eq=False)
 class Quota:
-    """`per_minute` creations a minute for each client, all of them at once if it likes."""
+    """`per_minute` creations a minute for each client, all of them at once if it likes.
+
+    The accounts of `most` clients are kept: somebody may own 2^16 IPv6 /64s.
+    """
 
     per_minute: int
     _clock: IReactorTime
-    _most: int = MOST_CLIENTS
+    _most: int = 16_384
     _full_at: dict[str, float] = field(init=False, factory=dict)
 
     @property

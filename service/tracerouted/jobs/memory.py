@@ -58,7 +58,6 @@ Resolve = Callable[[str, Family | None], "Deferred[tuple[IPAddress, ...]]"]
 
 #: A terminal trace waits at most this long for reverse names still being looked up before it is sealed.
 DESCRIPTION_GRACE_S = 2.0
-LENGTHS_KEPT = 4096
 LENGTH_TTL_S = 600.0
 _LEAST_SOURCE_PORT, _MOST_SOURCE_PORT = 10_000, 32_767
 
@@ -73,6 +72,7 @@ class EngineLimits:
     max_kept_bytes: int = 64 * 2**20
     retention_s: float = 3600.0
     traces_per_prefix: int = 8
+    max_remembered: int = 16_384
     show_source_address: bool = True
 
 
@@ -151,7 +151,7 @@ class MemoryEngine:
     def __attrs_post_init__(self) -> None:
         self._ability = Ability(self._probers)
         self._admission = Admission(self._limits.max_running, self._limits.traces_per_prefix)
-        self._lengths = TtlCache(LENGTHS_KEPT)
+        self._lengths = TtlCache(self._limits.max_remembered)
         self._shelf = Shelf(
             self._clock, self._wall, self._limits.max_kept, self._limits.max_kept_bytes, self._traces.pop
         )
@@ -179,7 +179,10 @@ class MemoryEngine:
         return self._accept(request, owner, target).journal.trace()
 
     def _check_room(self, request: TraceRequest) -> None:
-        waiting = self._unfinished - self._admission.running
+        running = self._admission.running
+        waiting = self._unfinished - running
+        if not waiting and running < self._limits.max_running:
+            return  # it does not have to wait
         if waiting < self._limits.max_queued and not (
             waiting >= self._limits.max_running and self._drain_s(waiting) > request.deadline_ms / 1000
         ):
@@ -188,7 +191,10 @@ class MemoryEngine:
         if waiting >= self._limits.max_queued:
             why = f"{waiting} traces are waiting, as many as TRACEROUTED_MAX_QUEUED allows"
         else:
-            why = f"{waiting} traces are waiting and would not be done before this one's deadline_ms"
+            why = (
+                f"{waiting} traces wait, {self._limits.max_running} run at once (TRACEROUTED_MAX_RUNNING), and "
+                "this one's deadline_ms would be over before its turn"
+            )
         raise Busy(f"{why}; try again in {after} s", after)
 
     def _drain_s(self, waiting: int) -> float:

@@ -1,4 +1,7 @@
-"""Where finished traces are kept: bounded by count, by bytes and by age; the oldest leave first."""
+"""Where finished traces are kept: bounded by count, by bytes and by age; the oldest leave first.
+
+However large, the last one stays until the next comes: whoever waited for its end can read it.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ class Shelf:
         return self._bytes
 
     def put(self, kept: Kept) -> None:
-        """Keep one more; it may be among those that have to leave."""
+        """Keep one more, and let go of as many as have to leave."""
         self._kept[kept.id] = kept
         self._bytes += kept.size
         self._make_room()
@@ -77,7 +80,7 @@ class Shelf:
     def _make_room(self) -> None:
         while self._kept:
             oldest = next(iter(self._kept.values()))
-            fits = len(self._kept) <= self._most and self._bytes <= self._most_bytes
+            fits = len(self._kept) == 1 or (len(self._kept) <= self._most and self._bytes <= self._most_bytes)
             if fits and oldest.expires_at > self._wall():
                 break
             self.take(oldest.id)

@@ -16,9 +16,11 @@ isn't helped by haste either: the next try comes after `Pace.failed_test_s`.
 from __future__ import annotations
 
 import resource
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from errno import EPERM
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,6 +88,18 @@ def limit_descriptors(pid: int) -> None:
     _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MOST_DESCRIPTORS, hard)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Start children inside that never see SIGINT: a terminal's Ctrl-C sends it to them as well as to their parent,
+    who needs them to end in order. Blocked signals are inherited (signal(7)); the parent's own come a moment later.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class Supervisor:
@@ -233,7 +247,8 @@ class Supervisor:
         self._process = process
         try:
             path = self._find_binary(self._path)
-            self._reactor.spawnProcess(process, path, [path], {"LC_ALL": "C"}, None)
+            with _deaf_to_interrupts():
+                self._reactor.spawnProcess(process, path, [path], {"LC_ALL": "C"}, None)
         except (FileNotFoundError, PermissionError) as error:
             self._failed_test = True
             # EPERM, not EACCES: the binary has a file capability that this process may not pass on.

@@ -114,7 +114,7 @@ class AsnZones:
     _client: DnsClient
     _concurrent: int = 32
     _waiting: int = 4096
-    _kept: int = 20_000
+    _kept: int = 16_384
     _deadline_s: float = 5.0
     _name_deadline_s: float = 1.0
     _origins: TtlCache[str, int | None] = field(init=False)

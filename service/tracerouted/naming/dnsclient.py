@@ -30,6 +30,7 @@ from .errors import NoAnswer, NoSuchName, outcome
 
 Server = tuple[str, int]
 
+DEADLINE_SETTING = "TRACEROUTED_DNS_DEADLINE_S"
 ROUNDS = 2
 MOST_ALIASES = 8
 RCODES = {dns.EFORMAT: "FORMERR", dns.ESERVER: "SERVFAIL", dns.ENOTIMP: "NOTIMP", dns.EREFUSED: "REFUSED"}
@@ -146,7 +147,7 @@ class _Exchange:
         self._query = query
         self._turns = list(dict.fromkeys(servers)) * ROUNDS
         self._patience_s = deadline_s / max(1, len(self._turns))
-        self._trouble = f"did not answer within {deadline_s:g} s"
+        self._trouble = f"did not answer within {DEADLINE_SETTING}"
         self._asked: dict[Server, _Asked] = {}
         self._latest: Server | None = None
         self._timer: IDelayedCall | None = None

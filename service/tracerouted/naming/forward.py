@@ -25,7 +25,7 @@ from twisted.names import dns
 from twisted.python.failure import Failure
 
 from ..model import Family
-from .dnsclient import Answer, DnsClient
+from .dnsclient import DEADLINE_SETTING, Answer, DnsClient
 from .errors import LookUpFailed, NoAddress, NoAnswer, NoSuchName, TooManyLookUps, outcome
 from .lookups import DeadlinePassed, LookUps, QueueFull
 from .special import IPAddress
@@ -35,6 +35,7 @@ from .special import IPAddress
 LookUp = Callable[[str, Family | None], "Deferred[tuple[IPAddress, ...]]"]
 
 LIMIT_SETTING = "TRACEROUTED_DNS_LOOKUPS"
+QUEUE_SETTING = "TRACEROUTED_MAX_QUEUED"
 
 FAMILY_WORDS = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
@@ -80,11 +81,11 @@ class Resolver:
 
     def _explain(self, host: str, failure: Failure) -> NoReturn:
         """Put what went wrong into words for whoever asked."""
-        error, limit = failure.value, f"{self._deadline_s:g} s"
+        error, limit = failure.value, f"{self._deadline_s:g} s ({DEADLINE_SETTING})"
         if isinstance(error, QueueFull):
             raise TooManyLookUps(
                 f"{host} was not looked up: {self._concurrent} look-ups are under way, as many as {LIMIT_SETTING} "
-                f"allows, and {self._waiting} are waiting"
+                f"allows, and {self._waiting} are waiting ({QUEUE_SETTING})"
             )
         if isinstance(error, DeadlinePassed) and error.begun:
             raise NoAnswer(f"no answer about {host} within {limit}")

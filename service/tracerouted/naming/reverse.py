@@ -55,7 +55,7 @@ class ReverseNames:
     _client: DnsClient
     _concurrent: int = 32
     _waiting: int = 4096
-    _kept: int = 20_000
+    _kept: int = 16_384
     _deadline_s: float = 5.0
     _cache: TtlCache[str, str | None] = field(init=False)
     lookups: LookUps[str, str | None] = field(init=False)
