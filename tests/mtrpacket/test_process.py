@@ -207,6 +207,19 @@ def test_proof_of_life_takes_two_heartbeats_and_vouches_for_the_first():
     assert sum(b"version" in line for line in clock.child.fake.commands) - beats == 2
 
 
+def test_a_heartbeat_leaves_after_the_probes_sent_before_it():
+    """It vouches for them, so it does not overtake those that are still queued."""
+    prober, clock, _ = ready()
+    before = len(clock.child.writes)
+    prepared = prober.prepare(kind())
+    for ticket in range(20):
+        prober.send(prepared, 1, None, ticket)
+    prober.confirm()
+    clock.run(0.01)
+    written = b"".join(clock.child.writes[before:])
+    assert 20 == probe_lines(written[: written.index(b"check-support")])
+
+
 def test_replies_come_before_the_proof():
     """Everything answered before the first heartbeat is delivered before `on_alive`."""
     prober, clock, recorder = ready(rtt_s=0.0)

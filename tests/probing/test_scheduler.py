@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
+from attrs import define
 from twisted.internet.task import Clock
 
 from fake_prober import FakeProber, pump, straight
@@ -35,9 +36,15 @@ GENEROUS = {
 class World:
     """A scheduler over one fake prober, and the traces started on it."""
 
-    def __init__(self, network: Any = None, limits: dict[str, Any] | None = None, **prober: Any) -> None:
+    def __init__(
+        self,
+        network: Any = None,
+        limits: dict[str, Any] | None = None,
+        kind: type[FakeProber] = FakeProber,
+        **prober: Any,
+    ) -> None:
         self.clock = Clock()
-        self.prober = FakeProber(self.clock, network or straight(), **prober)
+        self.prober = kind(self.clock, network or straight(), **prober)
         self.scheduler = Scheduler(self.clock, ProbeLimits(**{**GENEROUS, **(limits or {})}))
         self.prober.listener = self.scheduler
         self.scheduler.add_prober(self.prober)
@@ -266,6 +273,54 @@ def test_silence_needs_proof() -> None:
     world.scheduler.on_alive(world.prober, world.clock.seconds())
     assert Outcome.TIMEOUT in world.outcomes(address)
     assert [address] == world.ended
+
+
+@define(eq=False)
+class Starved(FakeProber):
+    """A prober that gets no processor between two times: what it is told meanwhile leaves afterwards."""
+
+    between: tuple[float, float] = (0.01, 0.6)
+
+    def late(self) -> float:
+        first, last = self.between
+        return last - self.clock.seconds() if first <= self.clock.seconds() < last else 0.0
+
+    def send(self, prepared: object, ttl: int, source_port: int | None, ticket: object) -> None:
+        late, network = self.late(), self.network
+
+        def delayed(*probe: Any) -> tuple[float, Reply] | None:
+            outcome = network(*probe)
+            return outcome and (outcome[0] + late, outcome[1])
+
+        self.network = delayed
+        super().send(prepared, ttl, source_port, ticket)
+        self.network = network
+
+    def confirm(self) -> None:
+        asked_at = self.clock.seconds()
+        self.clock.callLater(self.late() + 0.001, lambda: self.listener.on_alive(self, asked_at))
+
+
+@pytest.mark.parametrize("probes", [1, 3])
+def test_a_starved_prober_invents_no_loss(probes: int) -> None:
+    """What left late is waited for as much longer, though the prober has proved meanwhile that it is alive."""
+    world = World(straight(rtt=0.02), kind=Starved)
+    names = [world.trace(number, probes=probes) for number in range(5)]
+    pump(world.clock, 5)
+    assert sorted(names) == sorted(world.ended)
+    assert {Outcome.TTL_EXPIRED, Outcome.REPLY} == {each for name in names for each in world.outcomes(name)}
+
+
+def test_a_prober_is_asked_whether_a_lone_probe_has_left() -> None:
+    """Silence is not waited for much longer where nothing lags, and once it is known nobody is asked again."""
+    world = World(lambda kind, ttl, *rest: None if ttl > 2 else straight()(kind, ttl, *rest))
+    world.trace(max_ttl=3, timeout_ms=1000)
+    pump(world.clock, 1.1)
+    assert 1 == len(world.ended)
+    asked = world.prober.confirms
+    assert asked <= 4
+    pump(world.clock, 3)
+    assert asked == world.prober.confirms
 
 
 def test_proof_is_asked_for_again_after_a_death() -> None:

@@ -100,15 +100,23 @@ class MtrProcess(ProcessProtocol):
         if not self._in_turn and self._flush_call is None:
             self._flush_call = self._timers.callLater(0, self._flush_soon)
 
-    def ask(self, line: Callable[[int], bytes], on_answer: Callable[[RawReply], None], within_s: float = 0.0) -> None:
-        """Put a question of our own, ahead of queued probes. `on_answer` isn't called if the process dies first.
+    def ask(
+        self,
+        line: Callable[[int], bytes],
+        on_answer: Callable[[RawReply], None],
+        within_s: float = 0.0,
+        *,
+        in_turn: bool = False,
+    ) -> None:
+        """Put a question of our own, ahead of queued probes or behind them. `on_answer` isn't called if the process
+        dies first.
 
         The process is killed if the answer takes longer than `within_s` plus `Limits.answer_s`.
         """
         self._token = token = self._free_token(self._token + 1)
         now = self._timers.seconds()
         self._questions[token] = _Question(on_answer, now, now + within_s + self._limits.answer_s)
-        self._queue.appendleft((token, line(token), None, None))
+        (self._queue.append if in_turn else self._queue.appendleft)((token, line(token), None, None))
         if not self._in_turn and self._flush_call is None:
             self._flush_call = self._timers.callLater(0, self._flush_soon)
 
@@ -266,7 +274,7 @@ class MtrProcess(ProcessProtocol):
         now = self._timers.seconds()
         self._pulse.under_way = now
         self._next_beat_at = now + self._limits.beat_s
-        self.ask(Feature.VERSION.line, self._beat_answered)
+        self.ask(Feature.VERSION.line, self._beat_answered, in_turn=True)  # it vouches for the probes before it
 
     def _beat_answered(self, raw: RawReply) -> None:
         proven = self._pulse.answered()

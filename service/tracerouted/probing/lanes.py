@@ -11,6 +11,10 @@ Budgets, of all probes and again of those that cost a socket each (TCP, SCTP):
 * young probes: sent within the last 200 ms, unanswered, and not overtaken by the answer of a later TTL of their
   trace; bounded by the replies its raw socket's buffer can hold, because replies beyond that are dropped unseen and
   would look like loss.
+
+Lag. A probe that was sent is a line in a queue. Where the processor is scarce, here or for the prober's process, it
+leaves late, and so comes its answer. An answer to a probe (or to a question) shows that all before it had left; how
+late those were at most is the lag, which silence is allowed before it is called loss.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ from .trace import TraceMachine
 
 YOUNG_S = 0.2
 SLOTS_REGAIN_S = 1.0
+LAG_KEPT_S = 1.0
+UNHEARD_S = 0.03  # after which a prober is asked whether what was sent has left
 LEAST_SLOTS = 16
 MOST_SLOTS = 10_000  # until the prober has said how many it has
 
@@ -135,6 +141,13 @@ class Lane:
     regain_at: float = NEVER
     sweep_at: float = 0.0
     sent: int = 0
+    last_sent: float = 0.0
+    #: the first time something was sent of which nothing shows that it has left; NEVER where all has
+    unheard: float = NEVER
+    #: a question is under way until then, unless it died with the process
+    asked_until: float = 0.0
+    lag: float = 0.0
+    lag_until: float = 0.0
 
     def next_run(self) -> Run | None:
         """Whose turn it is to send: the two kinds in turn, so that neither waits for the other's budget."""
@@ -172,6 +185,21 @@ class Lane:
             self.all.slot_limit *= 2
             self.regain_at += SLOTS_REGAIN_S
         self.all.slot_limit = min(self.all.slot_limit, most)
+
+    @property
+    def ask_at(self) -> float:
+        """When to ask whether what was sent has left."""
+        return max(self.unheard + UNHEARD_S, self.asked_until)
+
+    def has_left(self, sent_by: float, left_by: float) -> None:
+        """All that was sent by the one time had left by the other."""
+        if sent_by < self.unheard:
+            return
+        late = left_by - self.unheard
+        if late >= self.lag or left_by >= self.lag_until:
+            self.lag = max(0.0, late)
+            self.lag_until = left_by + LAG_KEPT_S
+        self.unheard = sent_by if sent_by < self.last_sent else NEVER
 
     def requeue(self, run: Run) -> None:
         """A trace waits for its turn to send."""

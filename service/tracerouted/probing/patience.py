@@ -42,8 +42,11 @@ class Patience:
             oldest = next(iter(self._waiting.values()))
             self._check_at = min(self._check_at, max(now, oldest.sent_at + self._least))
 
-    def overdue(self, now: float, proven: float) -> list[InFlight]:
-        """The probes whose wait is over and proven to be, in the order of their TTLs; they are waited for no more."""
+    def overdue(self, now: float, proven: float, lag: float) -> list[InFlight]:
+        """The probes whose wait is over and proven to be, in the order of their TTLs; they are waited for no more.
+
+        `lag` is how much later than they were sent they may have left, in seconds.
+        """
         if not self._waiting or (now < self._check_at and not self.wants_proof):
             return []
         self.wants_proof = False
@@ -53,7 +56,7 @@ class Patience:
             if probe.sent_at + self._least > now:
                 check_at = min(check_at, probe.sent_at + self._least)
                 break
-            due = probe.sent_at + self._wait(probe)
+            due = probe.sent_at + self._wait(probe) + lag
             if due > now:
                 check_at = min(check_at, due)
             elif proven >= due:

@@ -153,8 +153,12 @@ class Scheduler:
         if run.by_socket:
             lane.sockets.in_flight -= 1
         lane.grown(sent)
+        if not lane.all.in_flight:
+            lane.unheard = NEVER
         if reply.address is not None:
             lane.overtake(sent)
+            if reply.rtt_us is not None:
+                lane.has_left(sent.at, now - reply.rtt_us / 1e6)
         elif reply.kind is ReplyKind.RETRY and reply.error in (RetryReason.EXHAUSTED, RetryReason.NO_DESCRIPTORS):
             lane.all.slot_limit = max(LEAST_SLOTS, min(lane.all.slot_limit - 1, lane.all.in_flight))
             lane.paused_until = now + EXHAUSTED_PAUSE_S
@@ -186,6 +190,7 @@ class Scheduler:
         lane = self._lanes[prober.family]
         lane.proven = max(lane.proven, asked_at)
         now = self._clock.seconds()
+        lane.has_left(asked_at, now)
         wanting, lane.wanting_proof = lane.wanting_proof, set()
         for run in wanting:
             self._settle(run, now)
@@ -199,7 +204,7 @@ class Scheduler:
         if run not in self._runs:
             return
         machine = run.machine
-        machine.advance(now, run.lane.proven)
+        machine.advance(now, run.lane.proven, run.lane.lag)
         if machine.wants_proof and run not in run.lane.wanting_proof:
             run.lane.wanting_proof.add(run)
             run.lane.prober.confirm()
@@ -243,9 +248,17 @@ class Scheduler:
             run.wake = NEVER
             self._settle(run, now)
         for lane in self._lanes.values():
+            self._ask(lane, now)
             self._sweep(lane, now)
             self._pump(lane, now)
         self._arm(now)
+
+    @staticmethod
+    def _ask(lane: Lane, now: float) -> None:
+        """Ask whether what was sent has left, if nothing has shown it for a while."""
+        if now >= lane.ask_at:
+            lane.asked_until = now + SWEEP_S
+            lane.prober.confirm()
 
     def _sweep(self, lane: Lane, now: float) -> None:
         """Time passes for traces that wait for their turn, too."""
@@ -264,7 +277,7 @@ class Scheduler:
         if wakes:
             at = wakes[0][0]
         for lane in self._lanes.values():
-            at = min(at, self._sends_at(lane, now))
+            at = min(at, self._sends_at(lane, now), max(now, lane.ask_at))
             if lane.queue or lane.socket_queue:
                 at = min(at, max(now, lane.sweep_at))
         if at >= self._timer_at:
@@ -322,6 +335,9 @@ class Scheduler:
             lane.aging.append(sent)
             run.young.append(sent)
             lane.sent += 1
+            lane.last_sent = now
+            if lane.unheard == NEVER:
+                lane.unheard = now
             lane.all.in_flight += 1
             lane.all.young += 1
             if run.by_socket:

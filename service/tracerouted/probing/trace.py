@@ -149,10 +149,10 @@ class TraceMachine:
                 wake = min(wake, flow.hold_until)
         return wake
 
-    def advance(self, now: float, proven: float) -> None:
+    def advance(self, now: float, proven: float, lag: float = 0.0) -> None:
         """Let time pass: the deadline, stalled windows, and waits that are over.
 
-        `proven`: everything answered by then has been handed to `on_reply`.
+        `proven`: everything answered by then has been handed to `on_reply`; `lag`: how late probes may have left.
         """
         if self.finished:
             return
@@ -165,7 +165,7 @@ class TraceMachine:
                 self._finish_if_done(flow, now)
             elif flow.asked >= flow.limit and now >= self._agenda.stalls_at(flow):
                 self._agenda.unstall(flow, now)
-        for probe in self._patience.overdue(now, proven):
+        for probe in self._patience.overdue(now, proven, lag):
             if not self.finished:
                 self._judge_lost(probe, now)
 
