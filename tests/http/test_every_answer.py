@@ -1,4 +1,4 @@
-"""What holds for every resource: methods, fields, problems."""
+"""What holds for every resource: HEAD, fields, problems. Methods are in the corpus (test_corpus)."""
 
 from __future__ import annotations
 
@@ -10,32 +10,7 @@ import pytest
 from fake_http import Service
 from fake_http import finished_trace as run
 
-ROUTES = {
-    "/traces": ["GET", "HEAD", "POST"],
-    "/traces/trace001": ["DELETE", "GET", "HEAD"],
-    "/traces/trace001/events": ["GET", "HEAD"],
-    "/healthz": ["GET", "HEAD"],
-    "/readyz": ["GET", "HEAD"],
-}
-
-
-@pytest.mark.parametrize("path", ROUTES)
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "POST", "GET", "TRACE", "FROBNICATE"])
-def test_methods(service: Service, path: str, method: str) -> None:
-    """A method a resource lacks is 405 and names those it has."""
-    run(service)
-    if method in ROUTES[path]:
-        return
-    answer = service.ask(method, path)
-    assert (405, "method-not-allowed") == (answer.status, answer.type)
-    assert ", ".join(ROUTES[path]) == answer.headers["allow"]
-
-
-@pytest.mark.parametrize("path", ROUTES)
-def test_options(service: Service, path: str) -> None:
-    """OPTIONS names the methods."""
-    answer = service.ask("OPTIONS", path)
-    assert (204, ", ".join(sorted([*ROUTES[path], "OPTIONS"]))) == (answer.status, answer.headers["allow"])
+ROUTES = ["/traces", "/traces/trace001", "/traces/trace001/events", "/healthz", "/readyz"]
 
 
 @pytest.mark.parametrize("path", [*ROUTES, "/traces/trace001?format=text", "/nope"])

@@ -67,6 +67,15 @@ def test_prefer_wait(prefer: bytes | None, expected: int | None) -> None:
     assert expected == wait_preferred(prefer)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "prefer", [b'"' + b'\\"' * 300_000, b'"' * 600_000, b'"a' * 300_000, b"wait" + b" " * 600_000 + b"x"]
+)
+def test_a_prefer_made_to_cost(prefer: bytes) -> None:
+    """Reading takes time in proportion, far from the square of it, which would be hours here."""
+    assert wait_preferred(prefer) is None
+
+
 @given(st.one_of(st.binary(), st.text('wait=;,"\\ 0123456789').map(str.encode)))
 def test_any_prefer_is_read(prefer: bytes) -> None:
     """No bytes in a Prefer header raise anything, or wait longer than is allowed."""

@@ -6,10 +6,11 @@ document is rendered once and kept (`rendered`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 from attrs import define
 from twisted.internet.defer import Deferred, TimeoutError
@@ -254,7 +255,7 @@ def _negotiated(request: EdgeRequest, offers: tuple[str, ...]) -> str:
 
 
 def _chosen_format(request: EdgeRequest) -> Format:
-    if request.args:
+    if b"?" in request.uri:
         query, errors = _query(request, ("format",))
         if errors:
             raise invalid(errors)
@@ -281,6 +282,9 @@ def _query(request: EdgeRequest, names: Iterable[str]) -> tuple[dict[str, str], 
                 values[name] = raw_values[0].decode("utf-8")
             except UnicodeDecodeError:
                 errors.append(Problem(name, "is not UTF-8"))
+    for part in re.split(rb"[&;]", request.uri.partition(b"?")[2]):
+        if part and b"=" not in part:  # of which twisted.web makes nothing
+            errors.append(Problem(unquote_to_bytes(part).decode("utf-8", "backslashreplace"), "has no value"))
     return values, errors
 
 
