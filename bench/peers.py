@@ -58,7 +58,7 @@ def _classic(text: str) -> Route:
 
 
 def mtr(ground: Ground, targets: Sequence[str], at_once: int = 100) -> dict[str, Any]:
-    """mtr(8), one cycle, a process per target, 100 at a time; it waits more than it works, so more is faster."""
+    """mtr(8) with one cycle, one process per target, 100 at a time; it waits more than it works."""
     return _each(ground, targets, "mtr --json -c 1 -n", _hubs, at_once)
 
 

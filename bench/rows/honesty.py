@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
+from typing import Any
 
 from ..grounds import Chain, Simulated, simulated
 from ..limits import UNLIMITED
@@ -30,12 +32,12 @@ def honesty(plan: Plan) -> Iterator[Figure]:
             found = [ours(**job) for _ in range(plan.rounds(ROUNDS))]
             right = [exact(result["routes"], chain.way, targets) for result in found]
             lost = Runs([result["lost"] for result in found], right, len(targets))
-            note = f"of {sum(result['sent'] for result in found):,} in all"
+            note = _lost_of(found)
             yield Figure(f"false loss, chain, probes {probes}", "probes", lost, target=Target(most=0), note=note)
 
 
 def _times(plan: Plan, ground: Simulated, name: str, rate: int, held: Target | None) -> Iterator[Figure]:
-    p99, middle, lost, right, speeds = [], [], [], [], []
+    p99, middle, lost, right, results = [], [], [], [], []
     ground.lab.reset()
     for _ in range(plan.rounds(ROUNDS)):
         with Subject(ground, "library", **{**UNLIMITED, "probes_per_second": rate}) as ours:
@@ -46,14 +48,26 @@ def _times(plan: Plan, ground: Simulated, name: str, rate: int, held: Target | N
         middle.append(quantile(excess, 0.5))
         lost.append(found["lost"])
         right.append(exact(found["routes"], ground.way, ground.targets))
-        speeds.append(found["sent"] / found["wall_s"])
+        results.append(found)
     lateness = ground.lab.counters()["lateness"]
-    late = _bucket(lateness["buckets_us"], lateness["counts"], 0.99)
-    note = f"at {sorted(speeds)[len(speeds) // 2]:,.0f} probes/s; of it the simulator's own lateness: p99 {late}"
+    late, latest = (_bucket(lateness["buckets_us"], lateness["counts"], share) for share in (0.99, 1.0))
+    speed = median(result["sent"] / result["wall_s"] for result in results)
+    note = f"at {speed:,.0f} probes/s; the simulator itself was late by {late} (p99), {latest} (most)"
     of = len(ground.targets)
     yield Figure(f"RTT reported - true, p99, {name}", "ms", Runs(p99, right, of), target=held, note=note)
     yield Figure(f"RTT reported - true, median, {name}", "ms", Runs(middle, right, of))
-    yield Figure(f"false loss, simulated, {name}", "probes", Runs(lost, right, of), target=Target(most=0))
+    yield Figure(
+        f"false loss, simulated, {name}",
+        "probes",
+        Runs(lost, right, of),
+        target=Target(most=0),
+        note=_lost_of(results),
+    )
+
+
+def _lost_of(results: list[dict[str, Any]]) -> str:
+    sent, drops = (sum(result[name] for result in results) for name in ("sent", "drops"))
+    return f"of {sent:,} in all; replies dropped at full raw sockets: {drops}"
 
 
 def _bucket(bounds: list[int], counts: list[int], share: float) -> str:

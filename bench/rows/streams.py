@@ -22,7 +22,7 @@ MIB = 2**20
 def streams(plan: Plan) -> Iterator[Figure]:
     """1,000 followers of one trace: at 66,000 events/s, and as fast as they are delivered."""
     followers = plan.size(FOLLOWERS, 10)
-    paced, most = f"{followers:,} followers, 66,000/s offered", f"{followers:,} followers, more than can be"
+    paced, most = f"{followers:,} followers, 66,000/s offered", f"{followers:,} followers, unpaced"
     with simulated(routers=ROUTERS, rtt_ms=20, copies=1) as ground:
         results = in_turn(
             {
