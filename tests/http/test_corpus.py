@@ -64,9 +64,8 @@ def test_over_tcp(service: Service, log: list[dict[str, Any]], reactor: Any, cas
         with socket.create_connection(("127.0.0.1", port.getHost().port)) as client:
             client.setblocking(False)
             judge(case, exchange(client, case.data + LAST, lambda: reactor.iterate(0)))
-        for _ in range(1000):
+        while service.site.connections:
             reactor.iterate(0)
-        assert set() == service.site.connections
     finally:
         port.stopListening()
     assert case.submitted == len(service.engine.submitted) - submitted

@@ -50,12 +50,15 @@ _LINK = b"Link: " + CONTRACT_LINK + b"\r\n"
 _FRAMING = (b"Content-Length", b"Transfer-Encoding")
 
 # A field of a trailer section; whoever takes a bare line feed for a line's end would end the section elsewhere.
+_TRAILERS_BYTES = 4096
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*")
 
 
 @implementer(IHalfCloseableProtocol)
 class EdgeChannel(HTTPChannel):
     """One connection."""
+
+    maxHeaders = 100  # each takes ten times its bytes for as long as a request may wait
 
     site: EdgeSite
     requests: list[EdgeRequest]
@@ -190,7 +193,10 @@ class EdgeChannel(HTTPChannel):
             bad = len(data) > 18  # Python would not convert thousands of digits
         else:  # codings RFC 9112 section 6.1 has no place for, and a version that has none
             bad = data.lower() != b"chunked" or self._version != b"HTTP/1.1"
-        return bool(self._failChooseTransferDecoder() if bad else super()._maybeChooseTransferDecoder(header, data))
+        chosen = bool(self._failChooseTransferDecoder() if bad else super()._maybeChooseTransferDecoder(header, data))
+        if chosen and header == b"Transfer-Encoding":
+            self._transferDecoder._maxTrailerHeadersSize = _TRAILERS_BYTES
+        return chosen
 
     def _finishRequestBody(self, data: bytes) -> None:
         trailers = getattr(self._transferDecoder, "_trailerHeaders", ())

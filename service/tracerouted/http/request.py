@@ -102,6 +102,9 @@ class EdgeRequest(Request):
 
     # --- what the channel calls ---
 
+    def parseCookies(self) -> None:
+        """There are none here, and a table of thousands would be a client's way to memory."""
+
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
         if length is not None and length > self.channel.site.limits.body_bytes:
