@@ -42,13 +42,16 @@ def run(record: Record) -> str:
     programs = ", ".join(f"{name} {version or 'missing'}" for name, version in machine["programs"].items())
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     changed = " with uncommitted changes" if revision["changed"] else ""
-    loads = [load for row in record.rows for load in row.load[:1]]
+    load = record.rows[0].load[0]
+    busy = (
+        "; **others used the machine meanwhile: times and rates are worse than they should be**" if load > 1 else ""
+    )
     return (
         f"- {record.at}, {record.seconds / 60:.0f} minutes, revision {revision['commit']}{changed}\n"
         f"- {machine['processor']}, {machine['cores']} cores, {machine['memory_mib']:,} MiB; {machine['kernel']}\n"
         f"- Python {machine['python']}; {packages}\n"
         f"- {programs}\n"
-        f"- load average of a minute before the first row {loads[0]:.1f}\n"
+        f"- load average of a minute before the first row {load:.1f}{busy}\n"
     )
 
 
@@ -166,6 +169,7 @@ def main(arguments: list[str]) -> int:
     for name, picture in pictures(record).items():
         (FOLDER / name).write_text(picture)
     DOCUMENT.write_text(rendered(DOCUMENT.read_text(), record))
+    print(f"{DOCUMENT} and {FOLDER}")
     return 0
 
 
