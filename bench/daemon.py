@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from .grounds import ROOT, Ground
 from .subjects import Subject
@@ -17,15 +17,18 @@ PORT = 8080
 
 
 @contextmanager
-def daemon(ground: Ground, client: Subject, **settings: Any) -> Iterator[int]:
-    """A running daemon, ready to trace; its process id. `settings` are fields of `tracerouted.settings.Settings`."""
+def daemon(
+    ground: Ground, client: Subject, *, log: IO[bytes] | int = subprocess.DEVNULL, **settings: Any
+) -> Iterator[int]:
+    """A running daemon, ready to trace; its process id. `settings` are fields of `tracerouted.settings.Settings`,
+    `log` is where errors are logged."""
     variables = {f"TRACEROUTED_{name.upper()}": str(value) for name, value in settings.items()}
     process = ground.popen(
         # It goes when the benchmark does, however that ends (setpriv(1)).
         ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "tracerouted", "serve"],
         env={**os.environ, **variables, "TRACEROUTED_LOG_LEVEL": "error"},
         cwd=ROOT,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
         stdout=subprocess.DEVNULL,
     )
     try:

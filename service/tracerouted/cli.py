@@ -260,8 +260,8 @@ def run_to_end(begin: Callable[[Any], Coroutine[Deferred[Any], Any, int]]) -> in
     return task.status
 
 
-# No repr: for every child, spawning asks what handles each signal, and Python writes the handler out (getsignal makes an
-# enum of it). That of a service with traces under way would be endless.
+# No repr: for every child, spawning asks what handles each signal, and Python writes the handler out (getsignal tries
+# to make an enum of it). That of a service with traces under way would be endless.
 
 
 @define(repr=False)
