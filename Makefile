@@ -1,10 +1,11 @@
 # Everything a newcomer, a developer or a build machine calls. `make` alone says what there is.
 
 BIN = .venv/bin
-SOURCES = service tests demo deploy deploy/image-test $(wildcard bench)
+SOURCES = service tests demo fuzz deploy deploy/image-test $(wildcard bench)
 PORT = 8080
+FUZZ_S = 600
 
-.PHONY: help setup run demo test lint format image-test bench clean
+.PHONY: help setup run demo test lint format image-test bench fuzz nightly soak clean
 
 help:
 	@echo "make setup       .venv with the package, and mtr-packet, where they are missing"
@@ -15,6 +16,9 @@ help:
 	@echo "make format      let ruff rewrite what it can"
 	@echo "make image-test  build the container image and try it (as root; Debian)"
 	@echo "make bench       measure against peers (as root; Debian); ONLY=name runs one row"
+	@echo "make fuzz        look for bytes that break a promise, FUZZ_S=600 seconds per target; ONLY=name fuzzes one"
+	@echo "make nightly     the state machines of the tests for longer, some minutes"
+	@echo "make soak        10,000 traces in the simulated internet, and what is left of them"
 	@echo "make clean       remove .venv and everything built"
 
 setup:
@@ -48,6 +52,18 @@ bench:
 	@scripts/setup bench
 	@exec $(BIN)/python -m bench $(ONLY)
 
+fuzz: setup
+	@scripts/setup fuzz
+	@exec $(BIN)/python -m fuzz --seconds $(FUZZ_S) $(ONLY)
+
+nightly:
+	@scripts/setup test
+	$(BIN)/pytest -m nightly --hypothesis-profile=nightly --timeout=0
+
+soak: setup
+	@exec $(BIN)/python -m bench.soak
+
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf fuzz/crashes
+	find service tests fuzz -name __pycache__ -type d -prune -exec rm -rf {} +

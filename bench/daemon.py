@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from .grounds import ROOT, Ground
 from .subjects import Subject, ours
@@ -16,14 +16,16 @@ PORT = 8080
 
 
 @contextmanager
-def daemon(ground: Ground, client: Subject, **settings: Any) -> Iterator[int]:
-    """A running daemon, ready to trace; its process id. `settings` are fields of `tracerouted.settings.Settings`."""
+def daemon(ground: Ground, client: Subject, *, log: IO[bytes] | None = None, **settings: Any) -> Iterator[int]:
+    """A running daemon, ready to trace; its process id. `settings` are fields of `tracerouted.settings.Settings`,
+    `log` is where it logs errors (our own standard error where it is None)."""
     variables = {f"TRACEROUTED_{name.upper()}": str(value) for name, value in settings.items()}
     process = ground.popen(
         # It goes when the benchmark does, however that ends (setpriv(1)).
         ["setpriv", "--pdeathsig", "TERM", "--", *ours("daemon", "tracerouted", "serve")],
         env={**os.environ, **variables, "TRACEROUTED_LOG_LEVEL": "error"},
         cwd=ROOT,
+        stderr=log,
         stdout=subprocess.DEVNULL,
     )
     try:

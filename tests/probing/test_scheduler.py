@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -80,6 +82,30 @@ def test_a_trace_runs_to_its_end() -> None:
     assert 0 == world.scheduler.running
     assert {Family.IPV4: 0} == world.scheduler.in_flight()
     assert [] == world.clock.getDelayedCalls()
+
+
+def test_a_trace_that_ended_is_no_garbage() -> None:
+    """Nothing of a trace that has ended waits for the collector of cycles, however it ended."""
+    world = World(straight(rtt=0.02))
+    gc.collect()
+    gc.disable()
+    try:
+        world.trace(probes=3)
+        stopped = world.trace(2, probes=3)
+        pump(world.clock, 0.05)
+        world.machines[stopped].stop(StopReason.CANCELLED)
+        world.scheduler.stop(world.runs[stopped])
+        pump(world.clock, 3)
+        flows = [weakref.ref(flow) for machine in world.machines.values() for flow in machine._flows]
+        cells = [cell for flow in flows for cell in flow().cells]  # type: ignore[union-attr]
+        assert [] == cells
+        world.trace(3)
+        pump(world.clock, 1)  # what the lane remembers of the last probes gives way
+        world.machines.clear()
+        world.runs.clear()
+        assert [None] * len(flows) == [flow() for flow in flows]
+    finally:
+        gc.enable()
 
 
 def test_many_traces_are_all_exact() -> None:

@@ -127,6 +127,9 @@ class Scheduler:
 
     def _forget(self, run: Run) -> None:
         self._runs.discard(run)
+        # Cycles of references would wait for the collector.
+        run.machine.let_go()
+        run.young.clear()
         run.wake = NEVER
         run.lane.wanting_proof.discard(run)
         self._targets.leave(run.target, self._clock.seconds())

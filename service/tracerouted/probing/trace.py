@@ -400,6 +400,14 @@ class TraceMachine:
             self._patience.clear()
             self._undecided.clear()
 
+    def let_go(self) -> None:
+        """Free what is known of the hops, which refers to itself; for a machine that has finished."""
+        for flow in self._flows:
+            for cell in flow.cells:
+                if cell is not None:
+                    cell.first = None
+            flow.cells.clear()
+
     @property
     def judged(self) -> tuple[int, int]:
         """How many probes were answered, and how many lost."""
