@@ -556,6 +556,23 @@ def test_a_clock_anomaly_is_received_without_rtt() -> None:
     assert "clock_anomaly" == hop.probes[0].error
 
 
+@pytest.mark.parametrize(
+    ("steps", "outcome"), [(1, Outcome.TTL_EXPIRED), (3, Outcome.TTL_EXPIRED), (4, Outcome.ERROR)]
+)
+def test_a_wait_ended_by_the_clock_begins_anew(steps: int, outcome: Outcome) -> None:
+    """A probe given up because the wall clock leapt is sent again, up to three times, and never called lost."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl == 2 and earlier < steps:
+            return 0.0005, Reply(ReplyKind.RETRY, error="clock_anomaly")
+        return line(4)(probe, earlier)
+
+    trace = Drive(request(), answer).run()
+    assert StopReason.REACHED is trace.stop_reason
+    assert outcome is trace.hops[1].probes[0].outcome
+    assert [0] * 4 == [hop.stats.lost for hop in trace.hops]
+
+
 def test_mpls_labels_are_kept() -> None:
     """The labels quoted by a router are shown with the probe."""
     label = MplsLabel(100_001, 1, 1, 1)

@@ -193,7 +193,7 @@ def make_site(
     site = EdgeSite(router, clock, wall, limits, policy)
     streams = site.streams = Streams(engine, clock, limits)
     rendered = Rendered(limits.render_cache_bytes)
-    traces = Traces(engine, clock, wall, streams, rendered, policy, CreatedTraces(engine), {"lookup_asn": lookup_asn})
+    traces = Traces(engine, clock, streams, rendered, policy, CreatedTraces(engine), {"lookup_asn": lookup_asn})
     health = Health(engine, lambda: site.draining)
     route = router.route
     route("/traces", methods=["POST"])(traces.create)

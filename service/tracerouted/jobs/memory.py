@@ -78,12 +78,17 @@ class EngineLimits:
 
 @define(eq=False)
 class _Job:
-    """One trace on its way through the engine. `deadline` and `started` are monotonic seconds."""
+    """One trace on its way through the engine. `deadline` and `started` are monotonic seconds.
+
+    `wall_offset` makes Unix time of monotonic time. It is taken once, so that a step of the wall clock moves no time
+    of this trace against another.
+    """
 
     sequence: int
     owner: str | None
     journal: Journal
     deadline: float
+    wall_offset: float
     host: str
     started: float = 0.0
     target: Target | None = None
@@ -131,7 +136,11 @@ class MemoryEngine:
         self._admission = Admission(self._limits.max_running, self._limits.traces_per_prefix)
         self._lengths = TtlCache(LENGTHS_KEPT)
         self._shelf = Shelf(
-            self._clock, self._wall, self._limits.max_kept, self._limits.max_kept_bytes, self._jobs.pop
+            self._clock,
+            self._limits.retention_s,
+            self._limits.max_kept,
+            self._limits.max_kept_bytes,
+            self._jobs.pop,
         )
 
     # --- accepting -------------------------------------------------------------------------------------------
@@ -215,9 +224,10 @@ class MemoryEngine:
         journal = Journal(secrets.token_urlsafe(16), request, self._encode, self._call_soon)
         self._sequence += 1
         self._unfinished += 1
-        job = _Job(self._sequence, owner, journal, now + request.deadline_ms / 1000, str(target))
+        deadline, offset = now + request.deadline_ms / 1000, self._wall() - now
+        job = _Job(self._sequence, owner, journal, deadline, offset, str(target))
         self._jobs[journal.id] = job
-        journal.append(StatusChanged(Status.QUEUED, self._wall()))
+        journal.append(StatusChanged(Status.QUEUED, self._time(job)))
         if isinstance(target, str):
             resolving = self._resolve(target, request.family)
             job.resolving = resolving.addCallbacks(
@@ -228,6 +238,10 @@ class MemoryEngine:
         if job.journal.status is Status.QUEUED:  # once it runs, its machine minds the deadline
             job.timer = self._clock.callLater(request.deadline_ms / 1000, self._missed, job)
         return job
+
+    def _time(self, job: _Job) -> float:
+        """Now, as this trace tells it: Unix seconds, rounded to what is shown."""
+        return round(self._clock.seconds() + job.wall_offset, 3)
 
     def _call_soon(self, call: Callable[[], None]) -> object:
         return self._clock.callLater(0, call)
@@ -255,7 +269,7 @@ class MemoryEngine:
                 continue
             job.target = Target(job.host, str(address), family, tuple(str(each) for each in addresses))
             job.prefix = prefix_of(address)
-            job.journal.append(StatusChanged(Status.QUEUED, self._wall(), target=job.target))
+            job.journal.append(StatusChanged(Status.QUEUED, self._time(job), target=job.target))
             self._admission.join(job.prefix, job)
             self._start_more()
             return
@@ -279,13 +293,12 @@ class MemoryEngine:
         except OSError as error:
             self._end(job, StopReason.ERROR, f"this host has no route to {target.address}: {error.strerror or error}")
             return
-        now, wall = self._clock.seconds(), self._wall()
-        job.started = now
+        now = job.started = self._clock.seconds()
         if job.timer is not None:
             job.timer.cancel()
             job.timer = None
         shown = source if self._limits.show_source_address else None
-        job.journal.append(StatusChanged(Status.RUNNING, wall, source_address=shown))
+        job.journal.append(StatusChanged(Status.RUNNING, self._time(job), source_address=shown))
         wanted = request.resolve_names or request.lookup_asn
         job.machine = TraceMachine(
             request,
@@ -293,7 +306,7 @@ class MemoryEngine:
             (lambda fact: self._note(job, fact)) if wanted else job.journal.append,
             now=now,
             deadline=job.deadline,
-            wall_offset=wall - now,
+            wall_offset=job.wall_offset,
             source_port=self._source_port(job) if request.protocol is Protocol.UDP else None,
             expected_length=self._lengths.get(job.prefix or "", now, None),
         )
@@ -371,7 +384,7 @@ class MemoryEngine:
         else:
             status = Status.COMPLETED
         ran = job.journal.status is Status.RUNNING
-        job.journal.append(StatusChanged(status, self._wall(), stop_reason=reason, error=error))
+        job.journal.append(StatusChanged(status, self._time(job), stop_reason=reason, error=error))
         self._unfinished -= 1
         if job.timer is not None:
             job.timer.cancel()
@@ -416,7 +429,7 @@ class MemoryEngine:
         job.looking_up.clear()
         job.described.clear()
         job.machine = job.run = None
-        job.journal.seal(self._wall() + self._limits.retention_s)
+        job.journal.seal(self._time(job) + self._limits.retention_s)
         if job.journal.id in self._jobs:
             self._shelf.put(job.journal)
         if self._draining is not None and not self._unfinished:
@@ -437,7 +450,7 @@ class MemoryEngine:
     def revision(self, trace_id: str) -> tuple[int, Status, float | None]:
         """See `Engine.revision`."""
         journal = self._job(trace_id).journal
-        return journal.revision, journal.status, journal.expires_at
+        return journal.revision, journal.status, self._shelf.left(trace_id)
 
     def owner(self, trace_id: str) -> str | None:
         """See `Engine.owner`."""

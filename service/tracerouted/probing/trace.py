@@ -37,7 +37,7 @@ from .prober import SHORT_WAIT_S, SOCKET_PROTOCOLS
 
 #: How often a probe is sent again for each reason before it ends as an error; without limit where not named.
 #: Replies are stolen in series: two processes that send TCP probes in step use the same source ports.
-MOST_RETRIES = {RetryReason.DIED: 1, RetryReason.STOLEN: 5, RetryReason.BARE_NO_ROUTE: 8}
+MOST_RETRIES = {RetryReason.DIED: 1, RetryReason.CLOCK: 3, RetryReason.STOLEN: 5, RetryReason.BARE_NO_ROUTE: 8}
 
 #: So many errors with not one probe judged end the trace: nothing leaves this host.
 MOST_ERRORS = 3
