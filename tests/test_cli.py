@@ -238,6 +238,25 @@ def test_timers_follow_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> N
             reader.connectionLost(None)
 
 
+def test_a_signal_handler_shows_nothing_of_the_service() -> None:
+    """Looking at the handlers, as Twisted does before each spawn, costs the same however much is going on."""
+
+    class Huge:
+        def __repr__(self) -> str:
+            raise AssertionError("all of a busy daemon was put into words")
+
+    process = cli._Process(SelectReactor(), Settings())
+    process._service = Huge()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        process.catch_signals()
+        assert process._on_signal == signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "Huge" not in repr(cli._Task(Huge())._on_signal)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(number: signal.Signals) -> None:
     """SIGTERM and SIGINT stop the service, wait for it, and end with exit status 0."""

@@ -260,7 +260,9 @@ def run_to_end(begin: Callable[[Any], Coroutine[Deferred[Any], Any, int]]) -> in
     return task.status
 
 
-@define
+# Handlers of signals are put into words, with the object they belong to, whenever somebody looks at them
+# (signal.getsignal), and Twisted does before each spawn: for a busy daemon that would take minutes.
+@define(repr=False)
 class _Task:
     """One coroutine's life in this process."""
 
@@ -290,7 +292,7 @@ class _Task:
         click.echo(failure.getTraceback(), err=True)
 
 
-@define
+@define(repr=False)
 class _Process:
     """One service's life in this process: start, drain once, exit status."""
 
