@@ -96,6 +96,7 @@ class TraceMachine:
         self._short_wait = short_wait if short_wait < timeout else NEVER
         self._patience_costs = request.protocol in SOCKET_PROTOCOLS
         self._undecided: list[InFlight] = []
+        self._scout_failed = False
         self._errors = 0
         self._flows = [
             Flow(i + 1, None if source_port is None else source_port + i, request.first_ttl)
@@ -169,6 +170,10 @@ class TraceMachine:
 
     # --- answers ---------------------------------------------------------------------------------------------
 
+    def on_late(self, probe: InFlight, now: float) -> None:
+        """A probe has left only now, not when `next_probe` gave it: its answer is waited for from now on."""
+        probe.sent_at = now
+
     def on_reply(self, probe: InFlight, reply: Reply, now: float) -> None:
         """What the prober says about a probe it was given. Answers after the end are nobody's business."""
         if self.finished:
@@ -199,15 +204,21 @@ class TraceMachine:
             self._judge_lost(probe, now)
 
     def _far(self) -> bool:
-        """Whether something is so far away that ordinary probes are given up too soon."""
-        return self._agenda.largest_rtt > FAR * self._short_wait
+        """Whether something is so far away that ordinary probes are given up too soon, or might be."""
+        return self._scout_failed or self._agenda.largest_rtt > FAR * self._short_wait
 
     def _decide(self, now: float) -> None:
-        """The scout's fate is known: so is what to do with the probes given up meanwhile."""
+        """The scout's fate is known: so is what to do with the probes given up meanwhile. The time since then was no
+        waiting."""
         undecided, self._undecided = self._undecided, []
         for probe in undecided:
-            if not probe.void:
-                self._on_timeout(probe, now)
+            if probe.void:
+                continue
+            if self._far():
+                probe.patient = True
+                self._agenda.again(probe)
+            else:
+                self._judge_lost(probe, now)
 
     def _retry(self, probe: InFlight, reply: Reply, now: float) -> None:
         end = probe.flow.end
@@ -469,7 +480,11 @@ class TraceMachine:
         cell.withheld = []
 
     def _judge_error(self, probe: InFlight, error: str | None, now: float) -> None:
-        if probe.cell is None or probe.judged:
+        if probe.judged:
+            return
+        if probe.cell is None:
+            self._scout_failed = True
+            self._decide(now)
             return
         self._errors += 1
         self.error = f"a probe could not be sent: {error}"
@@ -489,6 +504,8 @@ class TraceMachine:
             (),
             error,
         )
+        if probe.cell is not None and outcome is Outcome.ERROR:
+            probe.cell.errors += 1
         if probe.extra and probe.cell is not None:
             probe.judged = True
             if outcome is Outcome.TIMEOUT:
@@ -565,7 +582,9 @@ class TraceMachine:
         cell = flow.cells[end.ttl - 1]
         if cell is None or cell.answers or cell.issued < self._probes:
             return False
-        if not cell.doubted and cell.issued + cell.extras < LEAST_TRIES:
+        # Probes that never left, or died with their prober, were no tries; but there is an end to that as well.
+        tries = cell.issued + cell.extras - min(cell.errors, LEAST_TRIES)
+        if not cell.doubted and tries < LEAST_TRIES:
             self._agenda.doubt(cell, now)
         return cell.doubted or bool(self._patience.extras(cell))
 
