@@ -129,6 +129,8 @@ class ProcessClock(Clock):
     `make` gives each spawn its child; raise from it to make the spawn fail. `wall_offset_s` steps the wall clock.
     """
 
+    Process = FakeProcess
+
     def __init__(self, make: Callable[[], FakeMtr] = FakeMtr) -> None:
         super().__init__()
         self.rightNow = 1000.0
@@ -152,7 +154,7 @@ class ProcessClock(Clock):
         assert not any(not child.reaped for child in self.spawned if child.protocol._owner is processProtocol._owner)
         self.spawn_times.append(self.seconds())
         self.spawn_arguments.append((executable, args, env, path))
-        process = FakeProcess(self, processProtocol, self.make(), 10_000 + len(self.spawned))
+        process = self.Process(self, processProtocol, self.make(), 10_000 + len(self.spawned))
         self.spawned.append(process)
         processProtocol.makeConnection(process)
         if process.fake.faults.exit_at_spawn is not None:
@@ -197,12 +199,16 @@ class Recorder:
     replies: list[tuple[Any, Any, float, float]] = field(factory=list)
     turns: list[tuple[bool, str | None]] = field(factory=list)  # (ready, why not)
     alive: list[float] = field(factory=list)
+    late: list[tuple[Any, float]] = field(factory=list)
     log: list[str] = field(factory=list)
     then: Callable[[Any], None] | None = None
 
     def on_reply(self, ticket: Any, reply: Any, sent_at: float, now: float) -> None:
         self.log.append("reply")
         self.replies.append((ticket, reply, sent_at, now))
+
+    def on_late(self, ticket: Any, now: float) -> None:
+        self.late.append((ticket, now))
 
     def on_turn(self, prober: Any) -> None:
         self.log.append("turn")

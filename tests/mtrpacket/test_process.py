@@ -216,6 +216,30 @@ def test_replies_come_before_the_proof():
     assert recorder.log.index("reply") < recorder.log.index("alive")
 
 
+def test_no_proof_for_what_has_not_left():
+    """Heartbeats overtake probes that wait for a busy pipe, and prove nothing about them; when one leaves is told."""
+    prober, clock, recorder = ready()
+    prepared = prober.prepare(kind())
+    process, pipe = prober._process, clock.child
+    producer, pipe._producer = pipe._producer, None
+    for ticket in range(40):
+        prober.send(prepared, 1, None, ticket)
+    sent_at = clock.seconds()
+    for _ in range(3):
+        clock.run(0.5)
+        prober.confirm()
+        process.resumeProducing()  # only eight leave, the heartbeat among them
+    clock.run(0.01)
+    assert [sent_at] == list(dict.fromkeys(recorder.alive))
+    assert list(range(8, 29)) == [ticket for ticket, _ in recorder.late]
+    assert [0.5, 1.0, 1.5] == sorted({round(now - sent_at, 2) for _, now in recorder.late})
+    pipe._producer = producer
+    prober.confirm()
+    process.resumeProducing()
+    clock.run(0.1)
+    assert max(recorder.alive) > sent_at + 1
+
+
 def test_confirmations_are_folded():
     """Many calls give few heartbeats, one under way at a time, and each call is vouched for in the end."""
     prober, clock, recorder = ready()

@@ -12,6 +12,10 @@ and TCP probes by that number and the target alone. An answer to a probe of a pr
 the answer to its successor's probe of the same number. So a successor is first made to use up (`spend`) the numbers
 of its predecessor, with commands that send nothing.
 
+Lateness. If our loop or the pipe is so busy that a probe waits before it is written, the wait for its answer has not
+begun: the listener is told when it has left (`on_late`), and until then proof of life vouches for no later time than
+that at which it was sent.
+
 Watchdog. A token unanswered `grace_s` after its timeout, or a question unanswered for `answer_s`, means that the
 process hangs (or its stdin is full): it is killed. Since our own loop may have been the slow one, the judgement
 is passed only if it still holds a moment later, when what lay in the pipe has been read.
@@ -37,6 +41,7 @@ from .verdict import CLOCK_ANOMALY, StepWatch, judge
 
 _STDERR_KEPT = 2048  # bytes; its last words
 _SECOND_LOOK_S = 0.05
+_LATE_S = 0.02  # shorter delays before a probe leaves are not worth a word
 
 
 class _Question:
@@ -69,7 +74,7 @@ class MtrProcess(ProcessProtocol):
         self._token = 0
         self._in_flight: dict[int, tuple[object, Prepared, float]] = {}  # token -> ticket, probe, sent at
         self._questions: dict[int, _Question] = {}
-        self._queue: deque[tuple[int, bytes, object, Prepared | None]] = deque()
+        self._queue: deque[tuple[int, bytes, object, Prepared | None, float]] = deque()  # with the time queued
         self._pipe_busy = True  # until connected
         self._in_turn = False
         self._heard = False  # something was delivered in this turn
@@ -84,16 +89,17 @@ class MtrProcess(ProcessProtocol):
     # --- what the owner asks for ---------------------------------------------------------------------------------
 
     @property
-    def pid(self) -> int:
-        """The process id."""
-        return int(self.transport.pid)
+    def pid(self) -> int | None:
+        """The process id; None once it is reaped, though some of what it wrote may still be unread."""
+        pid: int | None = self.transport.pid
+        return pid
 
     def send(self, prepared: Prepared, ttl: int, source_port: int | None, ticket: object) -> None:
         """Queue one probe; raises ValueError if `prepared` cannot be sent that way."""
         token = self._token + 1
         if token > MAX_TOKEN or token in self._in_flight or token in self._questions:
             token = self._free_token(token)
-        self._queue.append((token, prepared.line(token, ttl, source_port), ticket, prepared))
+        self._queue.append((token, prepared.line(token, ttl, source_port), ticket, prepared, self._timers.seconds()))
         self._token = token
         if not self._in_turn and self._flush_call is None:
             self._flush_call = self._timers.callLater(0, self._flush_soon)
@@ -106,7 +112,7 @@ class MtrProcess(ProcessProtocol):
         self._token = token = self._free_token(self._token + 1)
         now = self._timers.seconds()
         self._questions[token] = _Question(on_answer, now, now + within_s + self._limits.answer_s)
-        self._queue.appendleft((token, line(token), None, None))
+        self._queue.appendleft((token, line(token), None, None, now))
         if not self._in_turn and self._flush_call is None:
             self._flush_call = self._timers.callLater(0, self._flush_soon)
 
@@ -145,13 +151,23 @@ class MtrProcess(ProcessProtocol):
         now = self._timers.seconds()
         lines = []
         for _ in range(min(self._limits.lines_per_write, len(queue))):
-            token, line, ticket, prepared = queue.popleft()
+            token, line, ticket, prepared, queued_at = queue.popleft()
             lines.append(line)
             if prepared is not None:
                 self._in_flight[token] = (ticket, prepared, now)
+                if now - queued_at > _LATE_S:
+                    self._left_late(ticket, now)
         self.sequences += len(lines)
         self._pipe_busy = True
         self.transport.write(b"".join(lines))
+
+    def _left_late(self, ticket: object, now: float) -> None:
+        listener = self._owner.listener
+        if listener is not None:
+            try:
+                listener.on_late(ticket, now)
+            except Exception:
+                self.log.failure("a listener failed on a late probe")
 
     def resumeProducing(self) -> None:
         """The pipe has taken all that was written (`IPullProducer`)."""
@@ -266,6 +282,9 @@ class MtrProcess(ProcessProtocol):
         listener = self._owner.listener
         if proven is not None and listener is not None:
             self._heard = True
+            # Heartbeats overtake probes that still wait to be written.
+            waiting = (queued_at for _, _, _, prepared, queued_at in self._queue if prepared is not None)
+            proven = min(proven, next(waiting, proven))
             try:
                 listener.on_alive(self._owner, proven)  # type: ignore[arg-type]  # the owner is the prober
             except Exception:
@@ -306,7 +325,7 @@ class MtrProcess(ProcessProtocol):
                 call.cancel()
         now = self._timers.seconds()
         lost = [(ticket, sent_at) for ticket, _, sent_at in self._in_flight.values()]
-        lost += [(ticket, now) for _, _, ticket, prepared in self._queue if prepared is not None]
+        lost += [(ticket, now) for _, _, ticket, prepared, _ in self._queue if prepared is not None]
         self._in_flight.clear()
         self._questions.clear()
         self._queue.clear()

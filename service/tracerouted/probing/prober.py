@@ -38,6 +38,9 @@ class Listener(Interface):
     def on_reply(self, ticket: object, reply: Reply, sent_at: float, now: float) -> None:
         """One probe's answer. `ticket` is what `send` was given; times are monotonic seconds."""
 
+    def on_late(self, ticket: object, now: float) -> None:
+        """A probe has left only now, not when it was sent: the wait for its answer begins. Act on it in `on_turn`."""
+
     def on_turn(self, prober: Prober) -> None:
         """A batch of replies has been delivered, or the prober became ready or unready: act on it now."""
 

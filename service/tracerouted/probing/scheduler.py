@@ -171,6 +171,12 @@ class Scheduler:
             run.touched = True
             lane.touched.append(run)
 
+    def on_late(self, ticket: object, now: float) -> None:
+        """A probe left later than it was sent: it is young, and waited for, from now on."""
+        assert isinstance(ticket, Sent)
+        ticket.at = now
+        ticket.run.machine.on_late(ticket.probe, now)
+
     def on_turn(self, prober: Prober) -> None:
         """A batch of answers is in, or the prober's state changed: let the traces concerned go on, and send."""
         lane = self._lanes[prober.family]

@@ -109,6 +109,11 @@ class Tracing:
         if self._probers:
             self._scheduler.on_reply(ticket, reply, sent_at, now)
 
+    def on_late(self, ticket: object, now: float) -> None:
+        """See `Listener`."""
+        if self._probers:
+            self._scheduler.on_late(ticket, now)
+
     def on_alive(self, prober: Prober, asked_at: float) -> None:
         """See `Listener`."""
         if self._probers:
