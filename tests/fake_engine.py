@@ -205,7 +205,8 @@ class FakeEngine:
 
     def revision(self, trace_id: str) -> tuple[int, Status, float | None]:
         trace = self._job(trace_id).trace
-        return trace.revision, trace.status, trace.expires_at
+        left = None if trace.expires_at is None else max(0.0, trace.expires_at - EPOCH - self.clock.seconds())
+        return trace.revision, trace.status, left
 
     def owner(self, trace_id: str) -> str | None:
         return self._job(trace_id).owner

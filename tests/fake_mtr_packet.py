@@ -147,7 +147,7 @@ class FakeMtr:
     @property
     def flood(self) -> bytes:
         """A lot of lines nobody understands, and one far too long."""
-        line = b"77 what-is-this even supposed to mean\n"
+        line = b"2000000077 what-is-this even supposed to mean\n"  # a token nobody uses
         return line * (self.faults.flood_bytes // len(line)) + b"y" * 100_000 + b"\n"
 
 

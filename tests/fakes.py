@@ -145,6 +145,8 @@ class ProcessClock(Clock):
     `make` gives each spawn its child; raise from it to make the spawn fail. `wall_offset_s` steps the wall clock.
     """
 
+    Process = FakeProcess
+
     def __init__(self, make: Callable[[], FakeMtr] = FakeMtr) -> None:
         super().__init__()
         self.rightNow = 1000.0
@@ -168,7 +170,7 @@ class ProcessClock(Clock):
         assert not any(not child.reaped for child in self.spawned if child.protocol._owner is processProtocol._owner)
         self.spawn_times.append(self.seconds())
         self.spawn_arguments.append((executable, args, env, path))
-        process = FakeProcess(self, processProtocol, self.make(), NO_PID + len(self.spawned))
+        process = self.Process(self, processProtocol, self.make(), NO_PID + len(self.spawned))
         self.spawned.append(process)
         processProtocol.makeConnection(process)
         if process.fake.faults.exit_at_spawn is not None:

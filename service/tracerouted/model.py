@@ -436,6 +436,7 @@ class RetryReason(StrEnum):
     NO_DESCRIPTORS = "no-descriptors"
     ADDRESS_IN_USE = "address-in-use"
     BARE_NO_ROUTE = "bare-no-route"
+    CLOCK = "clock_anomaly"  # a step of the wall clock ended the wait
 
 
 class Reply(NamedTuple):

@@ -23,6 +23,8 @@ from tracerouted.model import (
     HopEvent,
     InvalidRequest,
     Protocol,
+    Reply,
+    ReplyKind,
     Status,
     StatusEvent,
     StopReason,
@@ -421,6 +423,39 @@ def test_followers_of_a_kept_trace_share_its_events() -> None:
     del first, second
     gc.collect()
     assert journal() is None
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_step_of_the_wall_clock_reorders_no_times(step: float) -> None:
+    """Whenever the wall clock steps during a trace, its times are in order, and as far apart as they were."""
+    world = World(lambda kind, ttl, *_: (0.1, Reply(ReplyKind.TTL_EXPIRED, "10.0.0.1", 100_000)), retention_s=60)
+    for wait in (0.0, 0.05, 0.5):
+        trace_id = world.submit(probes=2, interval_ms=1000, max_ttl=1)
+        pump(world.clock, wait)
+        world.wall += step
+        pump(world.clock, 2 - wait)
+        trace = world.engine.get(trace_id)
+        sent = [probe.sent_at for hop in trace.hops for probe in hop.probes]
+        assert trace.started_at is not None
+        assert trace.finished_at is not None
+        assert sorted(times := [trace.created_at, trace.started_at, *sent, trace.finished_at]) == times
+        assert trace.finished_at - trace.created_at == pytest.approx(1.1, abs=0.01)
+        assert trace.expires_at == pytest.approx(trace.finished_at + 60, abs=0.01)
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_step_of_the_wall_clock_moves_no_retention(step: float) -> None:
+    """A result is kept for its retention time whatever the wall clock says; readers are told the same."""
+    world = World(retention_s=60)
+    trace_id = world.submit()
+    pump(world.clock, 1)
+    world.wall += step
+    world.clock.advance(50)
+    _, _, left = world.engine.revision(trace_id)
+    assert left == pytest.approx(9, abs=0.1)
+    other = world.submit()
+    world.clock.advance(10)
+    assert [other] == [trace.id for trace in world.engine.list().traces]
 
 
 @pytest.mark.parametrize("limit", ["max_kept", "max_kept_bytes"])

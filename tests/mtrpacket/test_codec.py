@@ -189,14 +189,20 @@ def test_addresses_are_canonical():
     assert str(IPv6Address("::102:304")) == raw.address
 
 
-def test_oversized_lines_are_dropped_and_counted():
-    """A line longer than the bound is skipped up to its LF, whole or in pieces; the next one is heard."""
+def test_of_oversized_lines_only_the_token_is_believed():
+    """A line longer than the bound, whole or in pieces, is one answer nobody understands, to the command it names if
+    it names one; the rest up to its LF is skipped, and the next line is heard."""
     decoder = Decoder()
-    assert decoder.feed(b"x" * (MAX_LINE + 1) + b"\n") == []
+    unknown = RawReply(7, Word.UNKNOWN, text="reply ip-4 192.0.2.1 round-trip-time 1")
+    line = b"7 reply ip-4 192.0.2.1 round-trip-time 1"
+    assert [unknown] == decoder.feed(line.ljust(MAX_LINE + 1) + b"\n")
+    said = decoder.feed(line.ljust(MAX_LINE))
     for _ in range(100):
-        assert decoder.feed(b"x" * 500) == []
+        said += decoder.feed(b" " * 500)
+    assert [unknown] == said
     assert [RawReply(7, Word.NO_REPLY, text="no-reply")] == decoder.feed(b"x\n7 no-reply\n")
-    assert decoder.oversized == 2
+    assert [RawReply(0, Word.UNKNOWN, text="x" * MAX_TEXT)] == decoder.feed(b"x" * (MAX_LINE + 1) + b"\n")
+    assert decoder.oversized == 3
 
 
 def test_known_addresses_are_bounded():

@@ -115,8 +115,8 @@ def test_an_rtt_the_clock_made_up_is_withheld(rtt_us, stepped, published):
 
 
 def test_a_timeout_that_came_too_soon_is_no_loss():
-    """A `no-reply` before the timeout has passed is the wall clock's doing: neither lost nor received."""
-    assert Reply(ReplyKind.ERROR, error=CLOCK_ANOMALY) == judge(RawReply(1, Word.NO_REPLY), probe(), 1.9, False)
+    """A `no-reply` before the timeout has passed is the wall clock's doing: the probe is sent again."""
+    assert Reply(ReplyKind.RETRY, error=CLOCK_ANOMALY) == judge(RawReply(1, Word.NO_REPLY), probe(), 1.9, False)
 
 
 def test_steps_are_noticed_and_hesitation_is_not():

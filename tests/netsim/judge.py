@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from tracerouted.model import Hop, Outcome, Probe, Status, StopReason, Trace
+from attrs import evolve
+
+from tracerouted.model import Hop, Outcome, Probe, RetryReason, Status, StopReason, Trace
 
 from .truth import Expected, Truth
 
@@ -23,13 +25,44 @@ SLEW = 0.0005
 Dealt = Mapping[int, Mapping[str, int]]
 
 
-def judge(trace: Trace, truth: Truth, dealt: Dealt | None = None, *, rtt_tolerance_us: int = 250_000) -> list[str]:
+def judge(
+    trace: Trace,
+    truth: Truth,
+    dealt: Dealt | None = None,
+    *,
+    rtt_tolerance_us: int = 250_000,
+    troubled: bool = False,
+) -> list[str]:
     """What is wrong with `trace`, in words; an empty list means it is true.
 
     No RTT may be below the simulated one, and the smallest of each hop and responder at most `rtt_tolerance_us`
     above it. The default leaves room for a machine that is busy with other things.
+
+    A trace was `troubled` if its prober died meanwhile or the clock stepped. Then it may say less than the truth: it
+    may have ended early, with probes that are errors or pending, without some RTTs, and with less loss than was
+    dealt, because probes were sent again. What it does say must still be true, and of loss no more than was dealt.
     """
-    return [*_whole(trace, truth), *_hops(trace, truth, dealt, rtt_tolerance_us), *_paths(trace, truth)]
+    if troubled:
+        trace = _undisturbed(trace)
+    early = troubled and trace.stop_reason in (StopReason.DEADLINE, StopReason.ERROR)
+    if early and not truth.repeat and truth.stop_reason in (StopReason.REACHED, StopReason.UNREACHABLE):
+        # While nothing is known of the end itself, its responder's answers to higher TTLs stay where they were asked.
+        truth = evolve(truth, repeat=(truth.ways[0][-1],))
+    return [
+        *([] if early else _whole(trace, truth)),
+        *_hops(trace, truth, dealt, rtt_tolerance_us, troubled),
+        *_paths(trace, truth),
+    ]
+
+
+def _undisturbed(trace: Trace) -> Trace:
+    """The trace without what trouble with the prober or the clock makes of single probes."""
+
+    def told(probe: Probe) -> bool:
+        interrupted = probe.outcome is Outcome.ERROR and probe.error in set(RetryReason)
+        return not interrupted and probe.outcome is not Outcome.PENDING
+
+    return evolve(trace, hops=tuple(evolve(h, probes=tuple(p for p in h.probes if told(p))) for h in trace.hops))
 
 
 def _whole(trace: Trace, truth: Truth) -> Iterator[str]:
@@ -57,7 +90,7 @@ def _whole(trace: Trace, truth: Truth) -> Iterator[str]:
         yield f"it ends at TTL {last}, before the last known hop, {lengths[0]}"
 
 
-def _hops(trace: Trace, truth: Truth, dealt: Dealt | None, tolerance: int) -> Iterator[str]:
+def _hops(trace: Trace, truth: Truth, dealt: Dealt | None, tolerance: int, troubled: bool) -> Iterator[str]:
     flows = {probe.flow for hop in trace.hops for probe in hop.probes}
     ways = {flow: _ways_of(trace, truth, flow) for flow in sorted(flows)}
     if not truth.mixed:
@@ -75,8 +108,8 @@ def _hops(trace: Trace, truth: Truth, dealt: Dealt | None, tolerance: int) -> It
             for flow, possible in ways.items()
         }
         for complaint in [
-            *_probes(hop, truth, expected, tolerance),
-            *_loss(hop, truth, dealt, [e for known in expected.values() for e in known], trace),
+            *_probes(hop, truth, expected, tolerance, troubled),
+            *_loss(hop, truth, dealt, [e for known in expected.values() for e in known], trace, troubled),
             *_statistics(hop),
         ]:
             yield f"TTL {hop.ttl}: {complaint}"
@@ -103,7 +136,9 @@ def _shown(trace: Trace, flow: int) -> str:
     )
 
 
-def _probes(hop: Hop, truth: Truth, expected: Mapping[int, list[Expected]], tolerance: int) -> Iterator[str]:
+def _probes(
+    hop: Hop, truth: Truth, expected: Mapping[int, list[Expected]], tolerance: int, troubled: bool
+) -> Iterator[str]:
     best: dict[str, tuple[int, int]] = {}
     for probe in hop.probes:
         if probe.outcome is Outcome.ERROR and Outcome.ERROR not in {e.outcome for e in expected[probe.flow]}:
@@ -122,6 +157,8 @@ def _probes(hop: Hop, truth: Truth, expected: Mapping[int, list[Expected]], tole
         if probe.mpls not in {e.mpls for e in known}:
             yield f"{probe.address} quoted labels {probe.mpls}, the truth is {known[0].mpls}"
         if probe.rtt_us is None:
+            if troubled and probe.error == RetryReason.CLOCK:
+                continue
             yield f"{probe.address} answered without an RTT ({probe.error})"
             continue
         least = min(e.rtt_us for e in known)
@@ -138,12 +175,14 @@ def _probes(hop: Hop, truth: Truth, expected: Mapping[int, list[Expected]], tole
             yield f"the smallest RTT of {address} is {rtt} us, more than {most} us"
 
 
-def _loss(hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected], trace: Trace) -> Iterator[str]:
+def _loss(
+    hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected], trace: Trace, troubled: bool
+) -> Iterator[str]:
     stats = hop.stats
     if any(e.optional or e.outcome is Outcome.ERROR for e in expected):
         return
     limited = hop.ttl in truth.rate_limited and stats.lost > 0 and stats.received > 0
-    if truth.rate_limited and hop.rate_limited is not limited:
+    if truth.rate_limited and hop.rate_limited is not limited and not troubled:
         yield f"rate_limited is {hop.rate_limited} with {stats.lost} lost"
     if dealt is not None:
         cell = dealt.get(hop.ttl, {})
@@ -164,13 +203,13 @@ def _loss(hop: Hop, truth: Truth, dealt: Dealt | None, expected: list[Expected],
             if last and ttl > hop.ttl
             for fate in ("lost", "limited", "silent")
         )
-        if not lost <= stats.lost <= lost + surplus and not tried:
+        if not (0 if troubled else lost) <= stats.lost <= lost + surplus and not tried:
             yield f"{stats.lost} lost of {stats.sent}, the simulator lost {lost} of {arrived}"
         most = sum(c.get("answered", 0) for ttl, c in dealt.items() if ttl == hop.ttl or (last and ttl > hop.ttl))
         if stats.received > most:
             yield f"{stats.received} received, the simulator answered {most}"
         return
-    if any(e.lossy for e in expected):
+    if any(e.lossy for e in expected) or troubled:
         return
     patterns = {e.lose for e in expected}
     if len(patterns) == 1:

@@ -557,6 +557,79 @@ def test_a_clock_anomaly_is_received_without_rtt() -> None:
     assert "clock_anomaly" == hop.probes[0].error
 
 
+@pytest.mark.parametrize(
+    ("steps", "outcome"), [(1, Outcome.TTL_EXPIRED), (3, Outcome.TTL_EXPIRED), (4, Outcome.ERROR)]
+)
+def test_a_wait_ended_by_the_clock_begins_anew(steps: int, outcome: Outcome) -> None:
+    """A probe given up because the wall clock leapt is sent again, up to three times, and never called lost."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl == 2 and earlier < steps:
+            return 0.0005, Reply(ReplyKind.RETRY, error="clock_anomaly")
+        return line(4)(probe, earlier)
+
+    trace = Drive(request(), answer).run()
+    assert StopReason.REACHED is trace.stop_reason
+    assert outcome is trace.hops[1].probes[0].outcome
+    assert [0] * 4 == [hop.stats.lost for hop in trace.hops]
+
+
+def test_without_a_scout_nobody_is_given_up_too_soon() -> None:
+    """If the scout dies with its prober, and so never tells how far away the target is, probes the prober gives up
+    sooner than was asked for are sent again with more patience: none is called lost, none is left undecided."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.cell is None:
+            return 0.5, Reply(ReplyKind.RETRY, error="prober-died")
+        return expired(router(probe.ttl), 1.2) if probe.ttl < 4 else reply(1.2)
+
+    drive = Drive(request(protocol=Protocol.TCP), answer, impatience=1.0)
+    trace = drive.run()
+    assert routers(4) == addresses(trace)
+    assert [0] * 4 == [hop.stats.lost for hop in trace.hops]
+    assert drive.now < 4
+
+
+def test_time_after_the_prober_gave_up_is_no_waiting() -> None:
+    """A probe given up after one second is sent again, when the scout turns out to be far away, even if that is known
+    only after the time that an answer would have been waited for."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.cell is None:
+            return (1.9, Reply(ReplyKind.RETRY, error="prober-died")) if earlier == 0 else reply(1.2)
+        return expired(router(probe.ttl), 1.2) if probe.ttl < 4 else reply(1.2)
+
+    trace = Drive(request(protocol=Protocol.TCP), answer, impatience=1.0).run()
+    assert routers(4) == addresses(trace)
+    assert [0] * 4 == [hop.stats.lost for hop in trace.hops]
+
+
+def test_probes_that_died_are_no_tries() -> None:
+    """If all probes to the last TTL died with their probers, one beyond does not make the path a hop longer."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl == 4 and earlier < 6:
+            return 0.001, Reply(ReplyKind.RETRY, error="prober-died")
+        return line(4)(probe, earlier)
+
+    trace = Drive(request(probes=2), answer).run()
+    assert routers(4) == addresses(trace)
+
+
+def test_an_end_behind_nothing_but_errors_is_believed_in_the_end() -> None:
+    """Where a TTL can never be asked, the trace ends all the same, and soon."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        return (0.001, Reply(ReplyKind.ERROR, error="x")) if probe.ttl == 3 else line(4)(probe, earlier)
+
+    drive = Drive(request(), answer)
+    trace = drive.run()
+    assert [router(1), router(2), None, TARGET] == addresses(trace)
+    assert StopReason.REACHED is trace.stop_reason
+    assert drive.now < 3
+    assert sum(ttl == 3 for _, ttl, _ in drive.sent) <= 8
+
+
 def test_mpls_labels_are_kept() -> None:
     """The labels quoted by a router are shown with the probe."""
     label = MplsLabel(100_001, 1, 1, 1)

@@ -198,7 +198,7 @@ def make_site(
     streams = site.streams = Streams(engine, clock, limits)
     rendered = Rendered(limits.render_cache_bytes)
     created = CreatedTraces(engine, limits.remembered)
-    traces = Traces(engine, clock, wall, streams, rendered, policy, created, {"lookup_asn": lookup_asn})
+    traces = Traces(engine, clock, streams, rendered, policy, created, {"lookup_asn": lookup_asn})
     health = Health(engine, lambda: site.draining)
     route = router.route
     route("/traces", methods=["POST"])(traces.create)

@@ -47,7 +47,6 @@ class Traces:
 
     _engine: Engine
     _clock: IReactorTime
-    _wall: Callable[[], float]
     _streams: Streams
     _rendered: Rendered
     _policy: Policy
@@ -171,12 +170,11 @@ class Traces:
         return self._read(request, trace_id, chosen)
 
     def _read(self, request: EdgeRequest, trace_id: str, chosen: Format) -> bytes:
-        revision, status, expires_at = self._engine.revision(trace_id)
+        revision, status, left = self._engine.revision(trace_id)
         headers = request.responseHeaders
-        # A trace can be terminal and still learn names; from its expiry being known on it changes no more.
-        if expires_at is not None:
-            left = max(0, int(expires_at - self._wall()))
-            headers.setRawHeaders(b"Cache-Control", [b"private, max-age=%d" % left])
+        # A trace can be terminal and still learn names.
+        if left is not None:
+            headers.setRawHeaders(b"Cache-Control", [b"private, max-age=%d" % int(left)])
         else:
             headers.setRawHeaders(b"Cache-Control", [b"no-cache"])
         if not status.terminal:
@@ -187,7 +185,7 @@ class Traces:
         if conditions is not None and matches(b", ".join(conditions), tag):
             request.setResponseCode(304)
             return b""
-        document = self._rendered.get(trace_id, chosen.name) if expires_at is not None else None
+        document = self._rendered.get(trace_id, chosen.name) if left is not None else None
         if document is None:
             document = self._render(trace_id, chosen)
         return request.reply(document.body, document.content_type)

@@ -107,7 +107,8 @@ class Engine(Interface):
         """The trace as it stands. Raises `UnknownTrace`, as do the other calls that take an id."""
 
     def revision(self, trace_id: str) -> tuple[int, Status, float | None]:
-        """Revision, status and expiry (Unix seconds) of a trace, without building it: for conditional GET."""
+        """Revision and status of a trace, without building it: for conditional GET. Of one that changes no more also
+        for how many seconds it is still kept."""
 
     def owner(self, trace_id: str) -> str | None:
         """Who submitted the trace."""

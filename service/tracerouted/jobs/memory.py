@@ -78,12 +78,17 @@ class EngineLimits:
 
 @define(eq=False)
 class _Job:
-    """One trace on its way through the engine. `deadline` and `started` are monotonic seconds."""
+    """One trace on its way through the engine. `deadline` and `started` are monotonic seconds.
+
+    `wall_offset` makes Unix time of monotonic time. It is taken once, so that a step of the wall clock moves no time
+    of this trace against another.
+    """
 
     sequence: int
     owner: str | None
     journal: Journal
     deadline: float
+    wall_offset: float
     host: str
     started: float = 0.0
     target: Target | None = None
@@ -153,7 +158,11 @@ class MemoryEngine:
         self._admission = Admission(self._limits.max_running, self._limits.traces_per_prefix)
         self._lengths = TtlCache(self._limits.max_remembered)
         self._shelf = Shelf(
-            self._clock, self._wall, self._limits.max_kept, self._limits.max_kept_bytes, self._traces.pop
+            self._clock,
+            self._limits.retention_s,
+            self._limits.max_kept,
+            self._limits.max_kept_bytes,
+            self._traces.pop,
         )
 
     # --- accepting -------------------------------------------------------------------------------------------
@@ -206,9 +215,10 @@ class MemoryEngine:
         journal = Journal(secrets.token_urlsafe(16), request, self._encode, self._clock.callLater)
         self._sequence += 1
         self._unfinished += 1
-        job = _Job(self._sequence, owner, journal, now + request.deadline_ms / 1000, str(target))
+        deadline, offset = now + request.deadline_ms / 1000, self._wall() - now
+        job = _Job(self._sequence, owner, journal, deadline, offset, str(target))
         self._traces[journal.id] = job
-        journal.append(StatusChanged(Status.QUEUED, self._wall()))
+        journal.append(StatusChanged(Status.QUEUED, self._time(job)))
         if isinstance(target, str):
             resolving = self._resolve(target, request.family)
             job.resolving = resolving.addCallbacks(
@@ -219,6 +229,10 @@ class MemoryEngine:
         if job.journal.status is Status.QUEUED:  # once it runs, its machine minds the deadline
             job.timer = self._clock.callLater(request.deadline_ms / 1000, self._missed, job)
         return job
+
+    def _time(self, job: _Job) -> float:
+        """Now, as this trace tells it: Unix seconds, rounded to what is shown."""
+        return round(self._clock.seconds() + job.wall_offset, 3)
 
     # --- on the way to running -----------------------------------------------------------------------------------
 
@@ -243,7 +257,7 @@ class MemoryEngine:
                 continue
             job.target = Target(job.host, str(address), family, tuple(str(each) for each in addresses))
             job.prefix = prefix_of(address)
-            job.journal.append(StatusChanged(Status.QUEUED, self._wall(), target=job.target))
+            job.journal.append(StatusChanged(Status.QUEUED, self._time(job), target=job.target))
             self._admission.join(job.prefix, job)
             self._start_more()
             return
@@ -261,13 +275,12 @@ class MemoryEngine:
         except OSError as error:
             self._end(job, StopReason.ERROR, f"this host has no route to {target.address}: {error.strerror or error}")
             return
-        now, wall = self._clock.seconds(), self._wall()
-        job.started = now
+        now = job.started = self._clock.seconds()
         if job.timer is not None:
             job.timer.cancel()
             job.timer = None
         shown = source if self._limits.show_source_address else None
-        job.journal.append(StatusChanged(Status.RUNNING, wall, source_address=shown))
+        job.journal.append(StatusChanged(Status.RUNNING, self._time(job), source_address=shown))
         emit = job.journal.append
         if request.resolve_names or request.lookup_asn:
             job.describing = Describing(job.journal, self._describer, lambda: self._described(job))
@@ -278,7 +291,7 @@ class MemoryEngine:
             emit,
             now=now,
             deadline=job.deadline,
-            wall_offset=wall - now,
+            wall_offset=job.wall_offset,
             source_port=self._source_port(job) if request.protocol is Protocol.UDP else None,
             expected_length=self._lengths.get(job.prefix or "", now, None),
         )
@@ -326,7 +339,7 @@ class MemoryEngine:
         else:
             status = Status.COMPLETED
         ran = job.journal.status is Status.RUNNING
-        job.journal.append(StatusChanged(status, self._wall(), stop_reason=reason, error=error))
+        job.journal.append(StatusChanged(status, self._time(job), stop_reason=reason, error=error))
         self._unfinished -= 1
         if job.timer is not None:
             job.timer.cancel()
@@ -369,7 +382,7 @@ class MemoryEngine:
         if job.describing is not None:
             job.describing.stop()
         job.machine = job.run = job.describing = None
-        journal, expires_at = job.journal, self._wall() + self._limits.retention_s
+        journal, expires_at = job.journal, self._time(job) + self._limits.retention_s
         journal.seal(expires_at)
         if journal.id in self._traces:
             names = " ".join(dict.fromkeys(job.names))
@@ -409,7 +422,7 @@ class MemoryEngine:
     def revision(self, trace_id: str) -> tuple[int, Status, float | None]:
         """See `Engine.revision`."""
         found = self._find(trace_id)
-        return found.revision, found.status, found.expires_at
+        return found.revision, found.status, self._shelf.left(trace_id)
 
     def owner(self, trace_id: str) -> str | None:
         """See `Engine.owner`."""

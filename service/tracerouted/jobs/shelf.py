@@ -40,14 +40,15 @@ class Kept:
 
 @define(eq=False)
 class Shelf:
-    """Keeps finished traces; `forgotten` is told the id of each that leaves by itself. `wall` gives Unix seconds."""
+    """Keeps finished traces for `age` seconds; `forgotten` is told the id of each that leaves by itself."""
 
     _clock: IReactorTime
-    _wall: Callable[[], float]
+    _age: float
     _most: int
     _most_bytes: int
     _forgotten: Callable[[str], object]
-    _kept: dict[str, Kept] = field(init=False, factory=dict)
+    #: each with the time it leaves (monotonic: a step of the wall clock ends no retention)
+    _kept: dict[str, tuple[Kept, float]] = field(init=False, factory=dict)
     _bytes: int = field(init=False, default=0)
     _expiry: IDelayedCall | None = field(init=False, default=None)
 
@@ -61,7 +62,7 @@ class Shelf:
 
     def put(self, kept: Kept) -> None:
         """Keep one more, and let go of as many as have to leave."""
-        self._kept[kept.id] = kept
+        self._kept[kept.id] = (kept, self._clock.seconds() + self._age)
         self._bytes += kept.size
         self._make_room()
 
@@ -69,7 +70,12 @@ class Shelf:
         """Keep one no longer, if it was kept."""
         kept = self._kept.pop(trace_id, None)
         if kept is not None:
-            self._bytes -= kept.size
+            self._bytes -= kept[0].size
+
+    def left(self, trace_id: str) -> float | None:
+        """For how many more seconds one is kept; None if it isn't."""
+        kept = self._kept.get(trace_id)
+        return None if kept is None else max(0.0, kept[1] - self._clock.seconds())
 
     def close(self) -> None:
         """Let nothing leave by age any more."""
@@ -78,17 +84,17 @@ class Shelf:
             self._expiry = None
 
     def _make_room(self) -> None:
+        now = self._clock.seconds()
         while self._kept:
-            oldest = next(iter(self._kept.values()))
+            oldest, leaves_at = next(iter(self._kept.values()))
             fits = len(self._kept) == 1 or (len(self._kept) <= self._most and self._bytes <= self._most_bytes)
-            if fits and oldest.expires_at > self._wall():
+            if fits and leaves_at > now:
                 break
             self.take(oldest.id)
             self._forgotten(oldest.id)
         if self._kept and self._expiry is None:
-            oldest = next(iter(self._kept.values()))
-            wait = oldest.expires_at - self._wall()
-            self._expiry = self._clock.callLater(max(1.0, wait), self._expire)
+            _, leaves_at = next(iter(self._kept.values()))
+            self._expiry = self._clock.callLater(max(1.0, leaves_at - now), self._expire)
 
     def _expire(self) -> None:
         self._expiry = None

@@ -8,7 +8,7 @@ and bounded integers; per probe only the token, the TTL and the local port are f
 can reach the pipe, so a line is always printable ASCII, ends in its only LF, and is at most `MAX_COMMAND` bytes.
 
 Replies. `Decoder.feed` takes any chunk of any bytes and never raises. It keeps at most `MAX_LINE` bytes of an
-unfinished line; a longer line is dropped and counted. Known vocabulary (0.95, then newer):
+unfinished line; of a longer line only the token is believed. Known vocabulary (0.95, then newer):
 
     N reply|ttl-expired|no-route ip-4|ip-6 ADDRESS round-trip-time US [mpls LABEL,TC,S,TTL[,LABEL,TC,S,TTL]...]
     N no-reply | probes-exhausted | address-in-use | no-route | network-down | permission-denied | ...
@@ -199,7 +199,7 @@ _new = tuple.__new__
 
 
 class Decoder:
-    """Bytes in, replies out. `oversized` counts the lines dropped because they were longer than `MAX_LINE`."""
+    """Bytes in, replies out. `oversized` counts the lines longer than `MAX_LINE`; what they say is not known."""
 
     def __init__(self) -> None:
         self.oversized = 0
@@ -218,14 +218,10 @@ class Decoder:
         if self._skipping and lines:
             del lines[0]
             self._skipping = False
-        if len(self._partial) > MAX_LINE or self._skipping:
-            self.oversized += not self._skipping
-            self._partial = b""
-            self._skipping = True
         replies = []
         for line in lines:
             if len(line) > MAX_LINE:
-                self.oversized += 1
+                replies.append(self._too_long(line))
                 continue
             words = line.split()
             if len(words) < 2:
@@ -237,7 +233,19 @@ class Decoder:
                 replies.append(self._addressed(line, words))
             else:
                 replies.append(_bare(line, words))
+        if len(self._partial) > MAX_LINE and not self._skipping:
+            replies.append(self._too_long(self._partial))
+            self._skipping = True
+        if self._skipping:
+            self._partial = b""
         return replies
+
+    def _too_long(self, line: bytes) -> RawReply:
+        """Not kept, but the probe whose answer it seems to be has to hear that there was one."""
+        self.oversized += 1
+        token, _, rest = line[:MAX_LINE].partition(b" ")
+        named = token.isdigit() and len(token) <= 10
+        return RawReply(int(token) if named else 0, Word.UNKNOWN, text=_printable(rest if named else token))
 
     def _addressed(self, line: bytes, words: list[bytes]) -> RawReply:
         family, addresses = self._addresses[words[2]]

@@ -86,9 +86,10 @@ class MtrProcess(ProcessProtocol):
     # --- what the owner asks for ---------------------------------------------------------------------------------
 
     @property
-    def pid(self) -> int:
-        """The process id."""
-        return int(self.transport.pid)
+    def pid(self) -> int | None:
+        """The process id; None once it is reaped, though some of what it wrote may still be unread."""
+        pid: int | None = self.transport.pid
+        return pid
 
     def send(self, prepared: Prepared, ttl: int, source_port: int | None, ticket: object) -> None:
         """Queue one probe; raises ValueError if `prepared` cannot be sent that way."""

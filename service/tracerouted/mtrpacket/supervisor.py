@@ -270,8 +270,10 @@ class Supervisor:
 
     def process_started(self, process: MtrProcess) -> None:
         """A child exists: limit it before it gets any work, then test it."""
+        pid = process.pid
+        assert pid is not None  # it was spawned just now
         try:
-            self._limit_descriptors(process.pid)
+            self._limit_descriptors(pid)
         except OSError as error:
             self.log.warn(
                 "{family}: mtr-packet's descriptors cannot be limited: {error}", family=self.family, error=str(error)

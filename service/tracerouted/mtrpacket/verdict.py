@@ -30,7 +30,7 @@ from .codec import Prepared, RawReply, Word
 #: Seconds by which two readings of the clocks may differ before it is called a step: clock slewing moves both
 #: clocks alike, so this only has to cover the time between two readings.
 TOLERANCE_S = 0.001
-CLOCK_ANOMALY = "clock_anomaly"
+CLOCK_ANOMALY = str(RetryReason.CLOCK)
 
 _KINDS = {
     Word.REPLY: ReplyKind.REPLY,
@@ -45,6 +45,7 @@ _RETRIES = {
 _ICMP_ERRNOS = frozenset((EACCES, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT))
 _TIMEOUT = Reply(ReplyKind.TIMEOUT)
 _STOLEN = Reply(ReplyKind.RETRY, error=RetryReason.STOLEN)
+_UNKNOWN = Reply(ReplyKind.RETRY, error=RetryReason.CLOCK)
 _new = tuple.__new__
 
 
@@ -72,7 +73,7 @@ def _bare(raw: RawReply, prepared: Prepared, elapsed_s: float) -> Reply:
     if word is Word.NO_REPLY:
         if elapsed_s < prepared.timeout_s - TOLERANCE_S:
             # The wall clock leapt ahead and ended the wait early: nothing is known about this probe.
-            return Reply(ReplyKind.ERROR, error=CLOCK_ANOMALY)
+            return _UNKNOWN
         return _TIMEOUT
     if word in _RETRIES:
         return Reply(ReplyKind.RETRY, error=_RETRIES[word])

@@ -227,6 +227,8 @@ class Ends:
         cell = flow.cells[end.ttl - 1]
         if cell is None or cell.answers or cell.issued < self._probes:
             return False
-        if not cell.doubted and cell.issued + cell.extras < LEAST_TRIES:
+        # Probes that never left, or died with their prober, were no tries; but there is an end to that as well.
+        tries = cell.issued + cell.extras - min(cell.errors, LEAST_TRIES)
+        if not cell.doubted and tries < LEAST_TRIES:
             self._agenda.doubt(cell, now)
         return cell.doubted or bool(self._patience.extras(cell))

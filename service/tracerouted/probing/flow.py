@@ -21,6 +21,7 @@ class Cell:
     issued: int = 0
     judged: int = 0
     answers: int = 0
+    errors: int = 0
     rtt_max: float = 0.0
     last_sent: float = 0.0
     due: float | None = None

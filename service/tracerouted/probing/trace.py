@@ -38,7 +38,7 @@ from .prober import SHORT_WAIT_S, SOCKET_PROTOCOLS
 
 #: How often a probe is sent again for each reason before it ends as an error; without limit where not named.
 #: Replies are stolen in series: two processes that send TCP probes in step use the same source ports.
-MOST_RETRIES = {RetryReason.DIED: 1, RetryReason.STOLEN: 5, RetryReason.BARE_NO_ROUTE: 8}
+MOST_RETRIES = {RetryReason.DIED: 1, RetryReason.CLOCK: 3, RetryReason.STOLEN: 5, RetryReason.BARE_NO_ROUTE: 8}
 
 #: So many errors with not one probe judged end the trace: nothing leaves this host.
 MOST_ERRORS = 3
@@ -95,6 +95,7 @@ class TraceMachine:
         self._short_wait = short_wait if short_wait < timeout else NEVER
         self._patience_costs = request.protocol in SOCKET_PROTOCOLS
         self._undecided: list[InFlight] = []
+        self._scout_failed = False
         self._errors = 0
         self._flows = [
             Flow(i + 1, None if source_port is None else source_port + i, request.first_ttl)
@@ -201,15 +202,21 @@ class TraceMachine:
             self._judge_lost(probe, now)
 
     def _far(self) -> bool:
-        """Whether something is so far away that ordinary probes are given up too soon."""
-        return self._agenda.largest_rtt > FAR * self._short_wait
+        """Whether something is so far away that ordinary probes are given up too soon, or might be."""
+        return self._scout_failed or self._agenda.largest_rtt > FAR * self._short_wait
 
     def _decide(self, now: float) -> None:
-        """The scout's fate is known: so is what to do with the probes given up meanwhile."""
+        """The scout's fate is known: so is what to do with the probes given up meanwhile. The time since then was no
+        waiting."""
         undecided, self._undecided = self._undecided, []
         for probe in undecided:
-            if not probe.void:
-                self._on_timeout(probe, now)
+            if probe.void:
+                continue
+            if self._far():
+                probe.patient = True
+                self._agenda.again(probe)
+            else:
+                self._judge_lost(probe, now)
 
     def _retry(self, probe: InFlight, reply: Reply, now: float) -> None:
         end = probe.flow.end
@@ -333,7 +340,11 @@ class TraceMachine:
         cell.withheld = ()
 
     def _judge_error(self, probe: InFlight, error: str | None, now: float) -> None:
-        if probe.cell is None or probe.judged:
+        if probe.judged:
+            return
+        if probe.cell is None:
+            self._scout_failed = True
+            self._decide(now)
             return
         self._errors += 1
         self.error = f"a probe could not be sent: {error}"
@@ -353,6 +364,8 @@ class TraceMachine:
             (),
             error,
         )
+        if probe.cell is not None and outcome is Outcome.ERROR:
+            probe.cell.errors += 1
         if probe.extra and probe.cell is not None:
             probe.judged = True
             if outcome is Outcome.TIMEOUT:
