@@ -56,7 +56,7 @@ def nobody() -> list[str]:
     command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     tried = subprocess.run([*command, sys.executable, "-c", "import tracerouted"], capture_output=True, text=True)
     if tried.returncode:
-        pytest.skip(f"this checkout or its interpreter is closed to other users: {tried.stderr.strip()}")
+        pytest.skip(f"this checkout or its interpreter is closed to other users: {tried.stderr.splitlines()[-1]}")
     return command
 
 
