@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,18 @@ def lab(internet: Lab) -> Lab:
     internet.resume()
     internet.reset()
     return internet
+
+
+@pytest.fixture
+def nobody() -> list[str]:
+    """What makes a command that of an ordinary user, who can use this checkout and its interpreter."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv (util-linux) to become somebody else")
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    tried = subprocess.run([*command, sys.executable, "-c", "import tracerouted"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"this checkout or its interpreter is closed to other users: {tried.stderr.splitlines()[-1]}")
+    return command
 
 
 @pytest.fixture

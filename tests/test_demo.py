@@ -263,13 +263,10 @@ def test_nothing_outlives_it(own_demo: Demo) -> None:
     assert set() == members(home)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
-def test_no_privilege_is_needed_where_user_namespaces_are(open_tun: str) -> None:
+def test_no_privilege_is_needed_where_user_namespaces_are(open_tun: str, nobody: list[str]) -> None:
     """An ordinary user gets the same."""
     if Path("/proc/sys/user/max_user_namespaces").read_text() == "0\n":
         pytest.skip("no user namespaces here")
-    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     demo = start(*nobody, **{namespace.TUN: open_tun})
     try:
         assert "reached" == demo.trace("plain.demo.test")["stop_reason"]

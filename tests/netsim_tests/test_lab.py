@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -196,11 +195,8 @@ def test_commands_run_in_a_simulated_internet() -> None:
 
 
 @pytest.mark.usefixtures("internet")
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
-def test_no_privilege_is_needed_where_user_namespaces_are(open_tun: str) -> None:
+def test_no_privilege_is_needed_where_user_namespaces_are(open_tun: str, nobody: list[str]) -> None:
     """An ordinary user gets a simulated internet through a user namespace."""
-    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     done = subprocess.run(
         [*nobody, *COMMAND, *PROBE],
         env=environment(**{namespace.TUN: open_tun}),
