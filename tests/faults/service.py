@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from daemon_process import free_port
 from tracerouted.http.read import read_trace
 from tracerouted.model import Trace
-from web.daemon import free_port
 
 START_S = 20.0
 
