@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from attrs import define, field
 
 from fake_http import Answer, json_body
 
 START_S = 20
-STOP_S = 10
+STOP_S = 30
 ANSWER_S = 60
 
 
@@ -109,6 +110,10 @@ class Daemon:
         """The traces of these ids, each waited for."""
         return [self.ask("GET", f"/traces/{trace_id}", {"Prefer": "wait=60"}).json for trace_id in ids]
 
+    def close(self) -> None:
+        """Give up its own connection."""
+        self._connection.close()
+
     # --- life ---
 
     def await_ready(self) -> None:
@@ -122,35 +127,53 @@ class Daemon:
             time.sleep(0.05)
         raise AssertionError(f"the daemon did not become ready: {self.log[-10:]}")
 
-    def stop(self) -> None:
-        """End it, by force if need be."""
-        self._connection.close()
-        self.process.terminate()
+
+@contextmanager
+def launched(
+    log: IO[bytes],
+    *,
+    command: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    descriptors: tuple[int, int] | None = None,
+    **settings: str,
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """`tracerouted serve` with these settings (by field name) and no others, and the port it listens on. It need not
+    become ready; it is gone at the end.
+
+    It writes to `log`, is run by `command` if given, in `folder`, with so many descriptors (soft and hard limit).
+    """
+    port = free_port()
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("TRACEROUTED_")}
+    given = {"listen": f"127.0.0.1:{port}", "shutdown_s": "1", **settings}
+    variables = {f"TRACEROUTED_{name.upper()}": value for name, value in given.items()}
+    process = subprocess.Popen(
+        [*command, sys.executable, "-m", "tracerouted", "serve"],
+        env=clean | variables | dict(environment or {}),
+        cwd=folder,
+        stdout=log,
+        stderr=log,
+        process_group=0,
+        preexec_fn=None if descriptors is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, descriptors),
+    )
+    try:
+        yield process, port
+    finally:
+        process.terminate()
         try:
-            self.process.wait(STOP_S)
+            process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            process.kill()
+            process.wait()
 
 
 @contextmanager
 def daemon(**settings: str) -> Iterator[Daemon]:
     """A daemon with these settings (by field name) and no others, ready to trace."""
-    port = free_port()
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("TRACEROUTED_")}
-    given = {"listen": f"127.0.0.1:{port}", "shutdown_s": "1", **settings}
-    environment = clean | {f"TRACEROUTED_{name.upper()}": value for name, value in given.items()}
-    with tempfile.NamedTemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tracerouted", "serve"],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
+    with tempfile.NamedTemporaryFile() as log, launched(log, **settings) as (process, port):  # type: ignore[arg-type]
         service = Daemon(process, port, log)
         try:
             service.await_ready()
             yield service
         finally:
-            service.stop()
+            service.close()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+
+from daemon_process import launched
 
 START_S = 30
 
@@ -97,27 +97,15 @@ class Daemon:
 
 
 @contextmanager
-def serving(folder: Path, *, descriptors: tuple[int, int] | None = None, **settings: str) -> Iterator[Daemon]:
-    """The daemon, ready; `descriptors` are its limits, soft and hard, and `settings` are named as in the settings.
-
-    Everything it writes is in `folder`.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    variables = {f"TRACEROUTED_{name.upper()}": value for name, value in settings.items()}
+def serving(folder: Path, **options: Any) -> Iterator[Daemon]:
+    """The daemon, ready, with the options and settings of `launched`. Everything it writes is in `folder`."""
     (folder / "tmp").mkdir()
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tracerouted", "serve", "--listen", f"127.0.0.1:{port}"],
-            env={**os.environ, "TMPDIR": str(folder / "tmp"), **variables},
-            cwd=folder,
-            stderr=log,
-            preexec_fn=None
-            if descriptors is None
-            else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, descriptors),
-        )
-    daemon = Daemon(process, port, folder)
-    try:
+    temporary = {"TMPDIR": str(folder / "tmp")}
+    with (
+        (folder / "log").open("wb") as log,
+        launched(log, environment=temporary, folder=folder, **options) as (process, port),
+    ):
+        daemon = Daemon(process, port, folder)
         due = time.monotonic() + START_S
         while not daemon.ready():
             assert process.poll() is None, daemon.log
@@ -126,10 +114,3 @@ def serving(folder: Path, *, descriptors: tuple[int, int] | None = None, **setti
         daemon.settle()
         yield daemon
         assert process.poll() is None, daemon.log
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-            process.wait()

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from daemon_process import free_port
+from daemon_process import launched
 from tracerouted.http.read import read_trace
 from tracerouted.model import Trace
 
@@ -107,28 +106,13 @@ def serve(
     command: Sequence[str] = (), *, environment: Mapping[str, str] | None = None, **settings: str
 ) -> Iterator[Service]:
     """`tracerouted serve`, run by `command` if given; it need not become ready. It is gone at the end."""
-    port = free_port()
-    variables = {f"TRACEROUTED_{name.upper()}": value for name, value in settings.items()}
-    variables["TRACEROUTED_LISTEN"] = f"127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "log")
-        with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [*command, sys.executable, "-m", "tracerouted", "serve"],
-                env={**os.environ, **variables, **(environment or {})},
-                stdout=stderr,
-                stderr=stderr,
-            )
-        service = Service(process, port, log)
-        try:
-            yield service
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        path = Path(folder, "log")
+        with (
+            path.open("wb") as log,
+            launched(log, command=command, environment=environment, **settings) as (process, port),
+        ):
+            yield Service(process, port, path)
 
 
 def await_ready(service: Service, within: float = START_S) -> float:
