@@ -65,7 +65,7 @@ class _Edge:
         world.service.connections.clear()
         world.trace(seconds=0.1)
         for piece in draw.chunks():
-            newest = next(reversed(world.engine._jobs), "none")
+            newest = next(reversed(world.engine._traces), "none")
             connection.send(piece.replace(b"$", newest.encode()))
             world.net.advance(_STEP_S)
         for _ in range(_MOST_STEPS):
@@ -77,7 +77,7 @@ class _Edge:
         if site.connections:
             connection.leave()
         self._check(connection.received, recorder)
-        for trace_id in list(world.engine._jobs):
+        for trace_id in list(world.engine._traces):
             world.engine.cancel(trace_id)
         world.net.advance(1)  # what was under way is answered
         assert {"running": 0, "queued": 0, "kept": 0} == world.engine.counts

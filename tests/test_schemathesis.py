@@ -49,6 +49,6 @@ def test_the_service_keeps_its_contract(internet: Lab, tmp_path: Path) -> None:
             text=True,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    (total,) = re.findall(r"selected / ([0-9]+) total", done.stdout)
+    (total,) = re.findall(r"Selected: [0-9]+/([0-9]+)", done.stdout)
     assert [total] == re.findall(r"Tested: ([0-9]+)", done.stdout)
     assert [] == [line for line in daemon.log if line["level"] == "error" or "failure" in line]
