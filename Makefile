@@ -18,7 +18,7 @@ help:
 	@echo "make bench       measure against peers (as root; Debian); ONLY=name runs one row"
 	@echo "make fuzz        look for bytes that break a promise, FUZZ_S=600 seconds per target; ONLY=name fuzzes one"
 	@echo "make nightly     the state machines of the tests for longer, some minutes"
-	@echo "make soak        10,000 traces in the simulated internet, and what is left of them"
+	@echo "make soak        10,000 traces in the simulated internet, and what is left behind"
 	@echo "make clean       remove .venv and everything built"
 
 setup:

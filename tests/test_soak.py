@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.skipif(not all(map(shutil.which, ("mtr-packet", "setpriv"))), reason="needs mtr-packet and util-linux")
 def test_a_small_soak() -> None:
     """Some hundred traces by all kinds of clients keep every promise, and the figures are printed."""
-    command = [sys.executable, "-m", "bench.soak", "--traces", "300", "--kept", "50", "--retention", "3"]
+    command = [sys.executable, "-m", "bench.soak", "--traces", "150", "--kept", "50", "--retention", "3"]
     done = subprocess.run(
         [*command, "--growth", "0.3"],  # so short a warm-up has not filled what is bounded
         cwd=ROOT,

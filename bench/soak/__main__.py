@@ -1,11 +1,12 @@
-"""`python -m bench.soak [--traces N]`: run the daemon through N traces and print figures; the exit code is 1 if a
-promise was broken.
+"""`python -m bench.soak [--traces N]`: warm the daemon up, run it through N traces and print figures; the exit code
+is 1 if a promise was broken.
 
 The promises: every trace taken ends exactly once, every stream gets its end event, every route is true, also while an
-mtr-packet is killed now and then. Between the warm-up (a fifth of the traces) and the end the daemon's memory grows
-by no more than a share (5%), and as many file descriptors are open; nothing runs, waits or is followed any more; one
-child per family lives and none is left unreaped; nothing was logged as an error; and when the retention time has
-passed nothing is kept.
+mtr-packet is killed now and then. Between the warm-up (as many traces again: it is the allocators' heaps that take
+so long to stop growing, what is in them is as much after a fifth) and the end the daemon's memory grows by no more
+than a share (5%), and as many file descriptors are open; nothing runs, waits or is followed any more; one child per
+family lives and none is left unreaped; nothing was logged as an error; and when the retention time has passed nothing
+is kept.
 """
 
 from __future__ import annotations
@@ -101,10 +102,10 @@ async def soak(pid: int, crowd: Crowd, traces: int, retention_s: float, most_gro
     killed: list[int] = []
     began = time.monotonic()
     killing = asyncio.ensure_future(kill_now_and_then(pid, killed))
-    await crowd.run(traces // 5, CLIENTS)
+    await crowd.run(traces, CLIENTS)
     await asyncio.sleep(SETTLE_S)
     warm = await State.of(pid, crowd)
-    await crowd.run(traces - crowd.taken, CLIENTS)
+    await crowd.run(traces, CLIENTS)
     killing.cancel()
     await asyncio.sleep(SETTLE_S)
     end = await State.of(pid, crowd)
