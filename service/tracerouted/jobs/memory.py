@@ -143,7 +143,7 @@ class MemoryEngine:
     #: by id, in the order of their sequence: what has not been sealed, and what is kept
     _traces: dict[str, _Job | Kept] = field(init=False, factory=dict)
     _shelf: Shelf = field(init=False)
-    #: journals of kept traces while somebody follows them
+    #: journals of kept traces while somebody holds them
     _reopened: WeakValueDictionary[str, Journal] = field(init=False, factory=WeakValueDictionary)
     _sequence: int = field(init=False, default=0)
     _unfinished: int = field(init=False, default=0)
@@ -391,6 +391,7 @@ class MemoryEngine:
                 journal.id, job.sequence, job.owner, names, journal.status, journal.revision, expires_at, packed
             )
             self._shelf.put(kept)
+            self._reopened[journal.id] = journal  # whoever waited for the end reads it in this turn
         if self._draining is not None and not self._unfinished:
             self._drained()
 
