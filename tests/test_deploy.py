@@ -169,4 +169,4 @@ def test_setup_knows_its_words() -> None:
     done = subprocess.run([PROJECT / "scripts" / "setup", "everything"], capture_output=True, text=True)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "setup: write scripts/setup run, test or image\n"
+    assert done.stderr == "setup: write scripts/setup run, test, image or fuzz\n"
