@@ -127,6 +127,7 @@ class Client:
                 crowd.done[kind.__name__] += 1
             except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError, KeyError) as broken:
                 crowd.complain(f"{kind.__name__}: {type(broken).__name__}: {broken}")
+                self.leave()  # an answer that came late would be taken for the next
         self.leave()
 
     def leave(self) -> None:

@@ -12,7 +12,8 @@ from attrs import define, frozen
 
 from ..daemon import PORT
 
-PATIENCE_S = 60.0
+#: Longer than any answer may take: an answer can be asked to wait for 60 s.
+PATIENCE_S = 75.0
 
 
 @frozen
