@@ -31,8 +31,14 @@ LATE_S, READY_S, NOTICED_S = 2.0, 1.0, 3.5
 #: What a busy machine may add to them: where a self-test takes longer than a kill is away, the next start waits, for
 #: five seconds at most.
 NOISE_S = 8.0
+#: Where the kernel tells a busy mtr-packet of a router's port unreachable on every TCP socket before it reads the
+#: ICMP message, nothing tells it from the target's reset (see docs/architecture.md).
+UNTELLABLE = ("router-port-unreachable", "tcp")
 #: The families and protocols each target has a truth for. Two traces to one target would be counted together.
-WAYS = {target: [case[1:] for case in CASES if case[0] == target] for target, _, _ in CASES}
+WAYS = {
+    target: [case[1:] for case in CASES if case[0] == target and (target, case[2]) != UNTELLABLE]
+    for target, _, _ in CASES
+}
 
 
 class Load:
