@@ -669,6 +669,24 @@ def test_a_path_of_remembered_length_is_asked_from_its_far_end() -> None:
     assert [22, 21, *range(20, 0, -1)] == [ttl for ttl in ttls if ttl != 64]
 
 
+@pytest.mark.parametrize("expected", [None, 5])
+def test_what_was_forgotten_with_an_end_is_asked_again(expected: int | None) -> None:
+    """If the target itself shows that a rejection from midway was no end, the hops between are asked again."""
+
+    def answer(probe, earlier):  # type: ignore[no-untyped-def]
+        if probe.ttl == 3:
+            return reply(0.001, "10.9.9.13")
+        if probe.ttl == 4 and not earlier:
+            return expired(router(4), 0.05)
+        return reply(0.01) if probe.ttl >= 5 else expired(router(probe.ttl), 0.001)
+
+    drive = Drive(request(), answer, expected_length=expected)
+    trace = drive.run()
+    assert StopReason.REACHED is trace.stop_reason
+    assert [router(1), router(2), "10.9.9.13", router(4), TARGET] == addresses(trace)
+    assert drive.now < 2
+
+
 def test_a_doubted_hop_that_answers_waits_for_its_other_probes() -> None:
     """Extra probes still under way when one of them is answered are judged before the end: no loss is hidden."""
 

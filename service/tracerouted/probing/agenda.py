@@ -197,11 +197,12 @@ class Agenda:
         flow.limit = max(flow.limit, min(self._max_ttl, max(limit, flow.stall_limit)))
 
     def reach(self, flow: Flow) -> int:
-        """How far the first pass goes now: one TTL beyond an end that a router there could still disprove."""
+        """How far the first pass goes now: to the end, since what lies before it may have been forgotten with an end
+        that was disproved; one TTL beyond if a router there could still disprove it."""
         end = flow.end
         if end is None:
             return flow.limit
-        return 0 if end.firm or end.reason is StopReason.LOOP else min(self._max_ttl, end.ttl + 1)
+        return end.ttl if end.firm or end.reason is StopReason.LOOP else min(self._max_ttl, end.ttl + 1)
 
     def next_ttl(self, flow: Flow) -> int:
         """The TTL the first pass asks next; 0 when it has come as far as it may.
